@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine with Python 3.10 or newer:
+#   make demo   installs the project into .venv and trains on real data
+#   make test   installs what the tests need, too, and runs lint, types, import directions and every test
+# Each installs once; it installs again only when pyproject.toml has changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test check lint types imports unit format bench clean
+
+demo: .venv/.base
+	$(BIN)/gpumlp train digits --hidden 64,32 --epochs 60 --standardise --seed 0
+
+test: check unit
+
+check: lint types imports
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+imports: .venv/.dev
+	$(BIN)/lint-imports
+
+# One BLAS thread a worker, since the workers already fill the cores.
+unit: .venv/.dev
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "gpumlp needs Python 3.10 or newer, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+
+.venv/.base: pyproject.toml | .venv/bin/python
+	$(PIP) --editable .
+	touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[test,dev,plot]'
+	touch .venv/.base $@
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,57 @@
+"""The errors that gpumlp raises: each says what came, what was expected and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GpumlpError(Exception):
+    """Any error that gpumlp raises on purpose."""
+
+
+class ShapeError(GpumlpError, ValueError):
+    """An array has the wrong shape, kind or layout."""
+
+
+class FormulaError(GpumlpError, ValueError):
+    """A formula cannot be recorded or printed, or two formulas do not go together."""
+
+
+class ConfigurationError(GpumlpError, ValueError):
+    """An argument has a value that means nothing, or two arguments contradict each other."""
+
+
+class UnknownName(ConfigurationError):
+    """A name is not in the registry that it was looked up in."""
+
+
+class BackendUnavailable(GpumlpError, RuntimeError):
+    """A backend was asked for that cannot work here."""
+
+
+class DataError(GpumlpError, ValueError):
+    """Data cannot be read, or hold values that cannot be trained on."""
+
+
+class ModelFileError(GpumlpError, ValueError):
+    """A file is not a model that this version can load."""
+
+
+class DivergenceError(GpumlpError, ArithmeticError):
+    """Training reached a cost or weights that are not finite.
+
+    model, epoch, step   the model's id, the epoch and the first bad step, counted from 1 since the last reset
+    """
+
+    def __init__(self, message: str, model: int, epoch: int, step: int) -> None:
+        super().__init__(message)
+        self.model, self.epoch, self.step = model, epoch, step
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
+    """Build the error for a name that a registry does not hold, with the nearest that it does."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}."
+    return UnknownName(f"unknown {kind} {name!r}; {hint}")
