@@ -1,0 +1,1 @@
+"""Which bits: one specification of randomness, counter-based, the same on every backend."""

@@ -1,0 +1,44 @@
+"""Who uses which counter: each use of randomness has its own stream of Philox counters (c0, c1, c2, c3).
+
+| use | c0 | c1 | c2 | c3 |
+|---|---|---|---|---|
+| shuffle | epoch | 0 or 1 | 0 | SHUFFLE << 16 |
+| dropout | unit / 4 | row of the batch | step | DROPOUT << 16 + layer |
+
+The dropout counter names the unit and the row, not a flat index, so that padding a layer or a batch changes no mask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpumlp.randomness.philox import Words, philox4x32
+
+SHUFFLE = 0
+DROPOUT = 1
+WORD = 0xFFFFFFFF
+
+
+def shuffle_keys(key: Words, epoch: int) -> Words:
+    """Return the eight round keys (8,) of the order of one model in one epoch."""
+    words = philox4x32((epoch & WORD, np.array([0, 1]), 0, SHUFFLE << 16), (key[0], key[1]))
+    return np.stack(words, axis=-1).ravel()
+
+
+def dropout_threshold(rate: float) -> int:
+    """Return the word below which a unit is dropped: an integer comparison, so that no rounding can differ."""
+    return min(WORD, round(rate * 2.0**32))
+
+
+def dropout_words(key: Words, rows: NDArray[np.integer], features: int, step: int, layer: int) -> Words:
+    """Return one random word for each unit of each row, (len(rows), features); a unit is kept if its word reaches
+    the threshold of `dropout_threshold`.
+
+    rows    (n,) places in the batch
+    step    number of the training step, from 0
+    layer   number of the hidden layer, from 0
+    """
+    quads = np.arange(-(-features // 4), dtype=np.uint32)
+    words = philox4x32((quads[None, :], rows[:, None], step & WORD, (DROPOUT << 16) + layer), (key[0], key[1]))
+    return np.stack(words, axis=-1).reshape(len(rows), -1)[:, :features]
