@@ -1,0 +1,542 @@
+"""The reference implementation of the protocol, on any machine.
+
+Each method prepares a function that holds all views it needs, runs it, and hands it to `capture` if one is under way;
+a captured step is a list of such functions, so that replaying it costs little more than what NumPy computes.
+Every product runs on one model's own matrices, so a model's bits do not depend on the stack that it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends import threads
+from gpumlp.backends.numpy_batches import gather_launch
+from gpumlp.backends.numpy_elementwise import Elementwise, blocks
+from gpumlp.backends.protocol import (
+    COST,
+    FIRST_BAD,
+    HITS,
+    POSITION,
+    STEP,
+    Array,
+    Batch,
+    BatchSource,
+    Dropout,
+    StepNumbers,
+    Tally,
+)
+from gpumlp.formulas.activations import Activation, prime_recording
+from gpumlp.formulas.output_delta import OutputDelta
+from gpumlp.formulas.play import play
+from gpumlp.formulas.printers import NumpyProgram, numpy_program
+from gpumlp.formulas.term import Recording, record
+from gpumlp.formulas.update_rules import UpdateRule, rule_recording
+from gpumlp.randomness.streams import dropout_threshold, dropout_words
+
+Launch = Callable[[], object]
+
+PRODUCT_WORK = 1_500_000  # multiplications of a product below which a second thread costs more than it gives
+
+
+class NumpyBackend:
+    """NumPy on the processor."""
+
+    name = "numpy"
+    device = "cpu"
+    keeps_masks = True
+
+    def __init__(self, dtype: Any = np.float32) -> None:
+        self.dtype = np.dtype(dtype)
+        self.precision = self.dtype.name
+        self._elementwise = Elementwise(self.dtype)
+        self._captured: list[Launch] | None = None
+
+    # ---------------------------------------------------------------- arrays
+
+    def empty(self, shape: Sequence[int], dtype: Any = None) -> Array:
+        """Return a new array of any content."""
+        return np.empty(tuple(shape), self.dtype if dtype is None else dtype)
+
+    def from_host(self, x: Any, dtype: Any = None) -> Array:
+        """Return `x` in rows order, the same memory where it is already so."""
+        return np.ascontiguousarray(x, dtype=dtype)
+
+    def to_host(self, x: Array) -> Any:
+        """Return `x` itself."""
+        return x
+
+    def copy(self, src: Array, out: Array) -> None:
+        """Overwrite `out` with `src`."""
+        self._launch(lambda: np.copyto(out, src, casting="same_kind"))
+
+    def fill(self, out: Array, value: float) -> None:
+        """Overwrite every element of `out`."""
+        self._launch(lambda: out.fill(value))
+
+    def finite_models(self, x: Array) -> Any:
+        """Return for which models every element is finite: NaN and infinity survive the extremes."""
+        return np.isfinite(x.min(axis=1)) & np.isfinite(x.max(axis=1))
+
+    # ---------------------------------------------------------------- batches
+
+    def gather_batch(
+        self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
+    ) -> None:
+        """Bring the rows of this step, their weights and the step's numbers."""
+        self._launch(gather_launch(source, clock, batch, tally, numbers, self._elementwise.block_size))
+
+    # ---------------------------------------------------------------- forward
+
+    def linear(self, a_in: Array, W: Array, z: Array) -> None:
+        """Set z = a_in W^T."""
+        self._by_units(z, W.shape[2], lambda u, thread: [product(a_in, transposed(W[:, u]), z[..., u], thread)])
+
+    def forward_layer(
+        self,
+        activation: Activation,
+        a_in: Array,
+        W: Array,
+        b: Array,
+        z: Array,
+        a_out: Array,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Set z = a_in W^T + b and a_out = f(z); z may be a_out itself."""
+        program = bias_program() if activation.row_wise else activation_program(activation, keeps_z=z is not a_out)
+
+        def work(units: slice, thread: int | None) -> list[Launch]:
+            zu, au = z[..., units], a_out[..., units]
+            outputs = [zu] if z is a_out or activation.row_wise else [zu, au]
+            return [
+                product(a_in, transposed(W[:, units]), zu, thread),
+                self._plan(program, [zu, b[:, None, units]], outputs, thread),
+            ]
+
+        self._by_units(z, W.shape[2], work)
+        if activation.row_wise:
+            self._launch(lambda: np.copyto(a_out, activation.value(z)))
+        if dropout is not None:
+            self._launch(draw_mask(dropout, self._elementwise.block_size))
+            grow = self._number(1 / (1 - dropout.rate))
+            self._launch(self._plan(dropout_program(), [a_out, dropout.mask, grow], [a_out]))
+
+    # ---------------------------------------------------------------- backward
+
+    def output_delta(
+        self,
+        formulas: OutputDelta,
+        activation: Activation,
+        z: Array,
+        b: Array,
+        a: Array,
+        batch: Batch,
+        clock: Array,
+        delta: Array,
+        db: Array,
+        tally: Tally,
+    ) -> None:
+        """Set delta = row_weight dC/dz (BP1) and db = its sum (BP3); add cost and hits to the tally."""
+        costs = self._output_costs(formulas, activation, z, b, a, batch, tally, clock)
+        rows = batch.row_weight[:, :, None]
+        program = delta_program(formulas.delta)
+        self._launch(self._plan(program, [z, a, batch.y, costs[:, :, None], rows], [delta]))  # BP1
+        self._launch(column_sums(delta, db))  # BP3
+
+    def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
+        """Set dW = delta^T a_in (BP4)."""
+        rows = transposed(delta)
+        self._by_units(transposed(dW), delta.shape[1], lambda u, thread: [product(rows[:, u], a_in, dW[:, u], thread)])
+
+    def hidden_delta(
+        self,
+        activation: Activation,
+        delta_next: Array,
+        W_next: Array,
+        z: Array,
+        a: Array,
+        delta: Array,
+        db: Array,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Set delta = (delta_next W_next) * f'(z) (BP2) and db = its sum (BP3)."""
+        program, keep = prime_program(activation), 1.0
+        if dropout is not None:
+            program, keep = dropped_prime_program(activation), 1 - dropout.rate
+        numbers = [self._number(1 / keep), self._number(keep)]
+
+        def work(units: slice, thread: int | None) -> list[Launch]:
+            du, zu, au = delta[..., units], z[..., units], a[..., units]
+            dropped = [] if dropout is None or dropout.mask is None else [dropout.mask[..., units], *numbers]
+            return [
+                product(delta_next, W_next[..., units], du, thread),
+                self._plan(program, [du, zu, au, *dropped], [du], thread),  # BP2
+                column_sums(du, db[:, units]),  # BP3
+            ]
+
+        self._by_units(delta, delta_next.shape[2], work)
+
+    # ---------------------------------------------------------------- update
+
+    def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
+        """Set each model's number "clip" to min(1, clip_norm / norm of its gradient)."""
+        clip = numbers.table[numbers.names.index("clip")]
+        cut = list(blocks((1, 1, grad.shape[1]), self._elementwise.block_size))
+
+        def launch() -> None:
+            for m, bound in enumerate(clip_norm):
+                square = sum(float(np.dot(part, part)) for part in (grad[m, block[2]] for block in cut))
+                clip[:, m] = min(1.0, bound / sqrt(square)) if square > 0 else 1.0
+
+        self._launch(launch)
+
+    def update(
+        self,
+        numbers: StepNumbers,
+        theta: Array,
+        grad: Array,
+        state: Sequence[Array],
+        bounds: Sequence[int],
+        clock: Array,
+        batch: int,
+    ) -> None:
+        """Move all parameters of all models that are not skipped, and the clock."""
+        program = rule_program(numbers.rule, numbers.names, numbers.extras)
+        skip = numbers.skip
+        plans: dict[bytes, list[Launch]] = {}
+
+        def plan() -> list[Launch]:
+            """Return the work for the models that go on, as few runs of neighbours as there are."""
+            moving = np.flatnonzero(~skip)
+            runs = np.split(moving, np.flatnonzero(np.diff(moving) > 1) + 1) if moving.size else []
+            work: list[Launch] = []
+            for run in runs:
+                models = slice(int(run[0]), int(run[-1]) + 1)
+                for group in range(len(bounds) - 1):
+                    part = slice(bounds[group], bounds[group + 1])
+                    values = [x[models, None, part] for x in (theta, grad, *state)]
+                    h = [numbers.table[i, group, models, None, None] for i in range(len(numbers.names))]
+                    outputs = [values[0], *values[2:]]
+                    work.append(self._plan(program, [*values, *h], outputs))
+            return work
+
+        plans[skip.tobytes()] = plan()
+
+        def launch() -> None:
+            key = skip.tobytes()
+            if key not in plans:
+                plans.clear()
+                plans[key] = plan()
+            for work in plans[key]:
+                work()
+            clock[STEP] += 1
+            clock[POSITION] += batch
+
+        self._launch(launch)
+
+    # ---------------------------------------------------------------- evaluation
+
+    def evaluate(
+        self, formulas: OutputDelta, activation: Activation, z: Array, b: Array, a: Array, batch: Batch, tally: Tally
+    ) -> None:
+        """Add cost and hits of a batch to the tally."""
+        self._output_costs(formulas, activation, z, b, a, batch, tally, None)
+
+    # ---------------------------------------------------------------- capture
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that repeats the calls that `step` makes."""
+        launches: list[Launch] = []
+        self._captured = launches
+        try:
+            step()
+        finally:
+            self._captured = None
+
+        def replay() -> None:
+            for launch in launches:
+                launch()
+
+        return replay
+
+    def synchronize(self) -> None:
+        """Do nothing: work is done when a method returns."""
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Hold the BLAS at one thread, since products are divided here; and do not warn of what diverges: it is found
+        in the cost, by its step.
+        """
+        with (
+            np.errstate(over="ignore", invalid="ignore", divide="ignore"),
+            threads.one_blas_thread() if threads.divides_products() else nullcontext(),
+        ):
+            yield
+
+    def _launch(self, launch: Launch) -> None:
+        if self._captured is not None:
+            self._captured.append(launch)
+        else:
+            launch()
+
+    def _plan(self, program: NumpyProgram, inputs: list[Any], outputs: list[Any], thread: int | None = None) -> Launch:
+        return self._elementwise.plan(program, inputs, outputs, thread)
+
+    def _by_units(self, out: Array, inner: int, work: Callable[[slice, int | None], list[Launch]]) -> None:
+        """Launch what a layer does with its units, dealt out to the threads: each carries its own through all of it.
+
+        The size of one model's product decides, so that a model's bits are the same in any stack.
+        out     (n_models, rows, units)
+        inner   length of the sums of the product
+        work    work(units, thread) -> what is to be done for these units by this thread; thread None: by all of them
+        """
+        _, rows, n_units = out.shape
+        n = min(threads.count(), n_units) if threads.divides_products() else 1
+        if n == 1 or rows * n_units * inner < PRODUCT_WORK:
+            for launch in work(slice(0, n_units), None):
+                self._launch(launch)
+            return
+        pieces = [in_turn(work(slice(n_units * i // n, n_units * (i + 1) // n), i)) for i in range(n)]
+        self._launch(lambda: threads.together(pieces))
+
+    def _number(self, value: float) -> Any:
+        return np.full((1, 1, 1), value, self.dtype)
+
+    def _output_costs(
+        self,
+        formulas: OutputDelta,
+        activation: Activation,
+        z: Array,
+        b: Array,
+        a: Array,
+        batch: Batch,
+        tally: Tally,
+        clock: Array | None,
+    ) -> Any:
+        """Set z, a and the costs of the examples (n_models, batch), which are returned; add to the tally."""
+        bias, terms = b[:, None, :], np.empty(z.shape, self.dtype)
+        costs = np.empty(z.shape[:2], self.dtype)
+        if activation.row_wise:
+            self._launch(self._plan(bias_program(), [z, bias], [z]))
+            self._launch(log_softmax(z, a))
+            self._launch(self._plan(term_program(formulas.term), [z, a, batch.y], [terms]))
+        else:
+            program = output_program(activation, formulas.term)
+            self._launch(self._plan(program, [z, bias, batch.y], [z, a, terms]))
+        self._launch(lambda: np.add.reduce(terms, axis=2, out=costs))
+        if formulas.outer is not None:
+            self._launch(self._plan(outer_program(formulas.outer), [costs[:, :, None]], [costs[:, :, None]]))
+        self._launch(add_costs(costs, batch, tally, clock))
+        if tally.counts_hits:
+            self._launch(add_hits(a, batch, tally))
+        return costs
+
+
+# ---------------------------------------------------------------- products and sums
+
+
+def transposed(x: Array) -> Any:
+    """Return each model's matrix transposed, as a view."""
+    return x.swapaxes(-1, -2)
+
+
+def product(x: Array, y: Array, out: Array, thread: int | None = None) -> Launch:
+    """Return out = x y, one product for each model; the models are dealt out to the threads unless one is named."""
+    n_models, rows, columns = out.shape
+    n = min(threads.count(), n_models) if thread is None and threads.divides_products() else 1
+    if n == 1 or n_models * rows * columns * x.shape[-1] < PRODUCT_WORK:
+        return plain_product(x, y, out)
+    pieces = []
+    for i in range(n):
+        models = slice(n_models * i // n, n_models * (i + 1) // n)
+        x_part, y_part = (v if len(v) == 1 else v[models] for v in (x, y))
+        pieces.append(plain_product(x_part, y_part, out[models]))
+    return lambda: threads.together(pieces)
+
+
+def plain_product(x: Array, y: Array, out: Array) -> Launch:
+    """Return out = x y in one call."""
+    if len(out) == 1:
+        x, y, out = x[0], y[0], out[0]  # a plain product has less to prepare
+    matmul = np.matmul
+    return lambda: matmul(x, y, out)
+
+
+def in_turn(launches: list[Launch]) -> Launch:
+    """Return the function that does one after another."""
+    if len(launches) == 1:
+        return launches[0]
+
+    def turn() -> None:
+        for launch in launches:
+            launch()
+
+    return turn
+
+
+def column_sums(delta: Array, db: Array) -> Launch:
+    """Return db = sum of delta over the batch, as a product with ones: blocked sums round less than running ones."""
+    return product(np.ones((1, 1, delta.shape[1]), delta.dtype), delta, db[:, None, :])
+
+
+def log_softmax(z: Array, a: Array) -> Launch:
+    """Return a = softmax(z) and then z = log a, row by row."""
+    extreme = np.empty((*z.shape[:2], 1), z.dtype)
+
+    def launch() -> None:
+        np.maximum.reduce(z, axis=2, keepdims=True, out=extreme)
+        np.subtract(z, extreme, z)
+        np.exp(z, a)
+        np.add.reduce(a, axis=2, keepdims=True, out=extreme)
+        np.divide(a, extreme, a)
+        np.log(extreme, extreme)
+        np.subtract(z, extreme, z)
+
+    return launch
+
+
+def add_costs(costs: Array, batch: Batch, tally: Tally, clock: Array | None) -> Launch:
+    """Return the function that adds a batch's cost and notes the first step at which it is not finite."""
+    shares, columns = batch.row_weight[:, None, :], costs[:, :, None]
+    scale, total, first_bad = batch.scale, tally.values[COST], tally.values[FIRST_BAD]
+    sums = np.empty((len(costs), 1, 1), costs.dtype)
+    flat, added = sums.reshape(-1), np.empty(len(costs), np.float64)
+
+    def launch() -> None:
+        np.matmul(shares, columns, sums)
+        np.multiply(flat, scale, added)
+        np.add(total, added, total)
+        if clock is not None and not np.isfinite(added).all():
+            first_bad[~np.isfinite(added) & (first_bad == 0)] = clock[STEP] + 1
+
+    return launch
+
+
+def add_hits(a: Array, batch: Batch, tally: Tally) -> Launch:
+    """Return the function that adds the weight of the examples whose outputs name the right class."""
+    y, threshold, scale, total = batch.y, tally.threshold, batch.scale, tally.values[HITS]
+    right = np.empty(a.shape[:2], np.bool_)
+    hits = np.empty((len(a), 1, 1), a.dtype)
+    shares, columns = batch.row_weight[:, None, :], np.empty((*right.shape, 1), a.dtype)
+    given, wanted = np.empty(right.shape, np.intp), np.empty(y.shape[:2], np.intp)
+    over, wanted_over = np.empty(right.shape, np.bool_), np.empty(y.shape[:2], np.bool_)
+
+    def launch() -> None:
+        if threshold is None:
+            a.argmax(2, given)
+            y.argmax(2, wanted)
+            np.equal(given, wanted, right)
+        else:
+            np.greater_equal(a[:, :, 0], threshold, over)
+            np.greater_equal(y[:, :, 0], threshold, wanted_over)
+            np.equal(over, wanted_over, right)
+        np.copyto(columns[:, :, 0], right)
+        np.matmul(shares, columns, hits)
+        np.add(total, hits[:, 0, 0] * scale, total)
+
+    return launch
+
+
+def draw_mask(dropout: Dropout, block_size: int) -> Launch:
+    """Return the function that draws which units stay in this step."""
+    mask = dropout.mask
+    assert mask is not None
+    n_models, batch, features = mask.shape
+    threshold = np.uint32(dropout_threshold(dropout.rate))
+    step = max(1, block_size // (16 * features))  # Philox holds several words of 64 bits for each unit
+    pieces = [np.arange(start, min(start + step, batch)) for start in range(0, batch, step)]
+
+    def launch() -> None:
+        t = int(dropout.clock[STEP])
+        for m in range(n_models):
+            for rows in pieces:
+                words = dropout_words(dropout.keys[m], rows, features, t, dropout.layer)
+                np.greater_equal(words, threshold, mask[m, rows[0] : rows[-1] + 1])
+
+    return launch
+
+
+# ---------------------------------------------------------------- programs, one for each formula
+
+
+@cache
+def bias_program() -> NumpyProgram:
+    """z + b."""
+    return numpy_program(record(lambda z, b: z + b, "z", "b"), ("out",), {"out": "z"})
+
+
+@cache
+def activation_program(activation: Activation, keeps_z: bool) -> NumpyProgram:
+    """z <- z + b, a = f(z)."""
+    if keeps_z:
+        both = record(lambda z, b: (z + b, activation.value(z + b)), "z", "b")
+        return numpy_program(both, ("z_out", "a"), {"z_out": "z"})
+    return numpy_program(record(lambda z, b: activation.value(z + b), "z", "b"), ("a",), {"a": "z"})
+
+
+@cache
+def output_program(activation: Activation, term: Recording) -> NumpyProgram:
+    """z <- z + b, a = f(z), and what each unit adds to the cost."""
+
+    def formula(z: Any, b: Any, y: Any) -> tuple[Any, Any, Any]:
+        z = z + b
+        a = activation.value(z)
+        return z, a, play(term, z, a, y)
+
+    return numpy_program(record(formula, "z", "b", "y"), ("z_out", "a", "terms"), {"z_out": "z"})
+
+
+@cache
+def term_program(term: Recording) -> NumpyProgram:
+    """What each unit adds to the cost."""
+    return numpy_program(term, ("terms",), {})
+
+
+@cache
+def outer_program(outer: Recording) -> NumpyProgram:
+    """The cost of an example from the sum of its terms."""
+    return numpy_program(outer, ("c",), {"c": "s"})
+
+
+@cache
+def delta_program(delta: Recording) -> NumpyProgram:
+    """row_weight dC/dz."""
+    formula = record(lambda z, a, y, c, weight: play(delta, z, a, y, c) * weight, "z", "a", "y", "c", "weight")
+    return numpy_program(formula, ("delta",), {})
+
+
+@cache
+def prime_program(activation: Activation) -> NumpyProgram:
+    """delta <- delta f'(z)."""
+    prime = prime_recording(activation)
+    return numpy_program(record(lambda d, z, a: d * play(prime, z, a), "d", "z", "a"), ("delta",), {"delta": "d"})
+
+
+@cache
+def dropout_program() -> NumpyProgram:
+    """a <- a mask / keep."""
+    return numpy_program(record(lambda a, mask, grow: a * mask * grow, "a", "mask", "grow"), ("out",), {"out": "a"})
+
+
+@cache
+def dropped_prime_program(activation: Activation) -> NumpyProgram:
+    """delta <- delta mask / keep f'(z), where a holds f(z) mask / keep."""
+    prime = prime_recording(activation)
+
+    def formula(d: Any, z: Any, a: Any, mask: Any, grow: Any, keep: Any) -> Any:
+        return d * mask * grow * play(prime, z, a * keep)
+
+    return numpy_program(record(formula, "d", "z", "a", "mask", "grow", "keep"), ("delta",), {"delta": "d"})
+
+
+def rule_program(rule: UpdateRule, names: tuple[str, ...], extras: frozenset[str]) -> NumpyProgram:
+    """One step of all weights."""
+    recording = rule_recording(rule, names, extras)
+    outputs = ("w_out", *(f"{name}_out" for name in rule.state))
+    over = {"w_out": "w", **{f"{name}_out": name for name in rule.state}}
+    return numpy_program(recording, outputs, over, scalars=names)

@@ -1,0 +1,179 @@
+"""Bringing a batch on the CPU: which rows, their values cast to the network's dtype, their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.protocol import EPOCH, POSITION, STEP, WEIGHT, Batch, BatchSource, StepNumbers, Tally
+from gpumlp.randomness import feistel, streams
+
+PIECE = 8192  # positions or numbers computed at a time: no temporary is longer
+Launch = Callable[[], object]
+
+
+class RowWindow:
+    """The row numbers of the next batches, computed some thousand at a time."""
+
+    def __init__(self, source: BatchSource, n_orders: int) -> None:
+        self.source = source
+        steps = max(1, PIECE // (source.batch * n_orders))
+        self.size = steps * source.batch
+        self.rows = np.empty((n_orders, self.size), np.int64)
+        self.key: tuple[int, int] | None = None  # epoch and first position of what the window holds
+
+    def rows_at(self, epoch: int, position: int) -> tuple[Any, int]:
+        """Return the window's rows (n_orders, size) and where in it `position` stands."""
+        first = position - position % self.size
+        if self.key != (epoch, first) or self.source.rows is not None:
+            self._fill(epoch, first)
+            self.key = (epoch, first)
+        return self.rows, position - first
+
+    def _fill(self, epoch: int, first: int) -> None:
+        """Compute the rows from position `first` on; beyond the last one it is repeated, with weight 0."""
+        source = self.source
+        for order in range(len(self.rows)):
+            keys = None if source.keys is None else streams.shuffle_keys(source.keys[order], epoch)
+            for start in range(0, self.size, PIECE):
+                stop = min(start + PIECE, self.size)
+                positions = np.minimum(np.arange(first + start, first + stop), source.n_rows - 1)
+                if keys is not None:
+                    positions = feistel.rows_at(positions, keys, source.n_rows)
+                elif source.rows is not None:
+                    positions = source.rows[0, positions]
+                self.rows[order, start:stop] = positions
+
+
+def gather_launch(
+    source: BatchSource, clock: Any, batch: Batch, tally: Tally, numbers: StepNumbers | None, block_size: int
+) -> Launch:
+    """Return the function that fills the buffers of `batch` with the rows of the step that the clock names."""
+    n_orders = len(batch.a0)
+    window = RowWindow(source, n_orders)
+    size = source.batch
+    takers = [
+        (order, take_launch(source.X, batch.a0[order], block_size), target_launch(source, batch.y[order]))
+        for order in range(n_orders)
+    ]
+    weigh = weight_launch(source, batch, tally)
+    set_numbers = None if numbers is None else numbers_launch(numbers, source, clock)
+
+    def launch() -> None:
+        position = int(clock[POSITION])
+        rows, at = window.rows_at(int(clock[EPOCH]), position)
+        for order, take_inputs, take_targets in takers:
+            these = rows[order, at : at + size]
+            take_inputs(these)
+            take_targets(these)
+        weigh(rows[:, at : at + size], min(size, source.n_rows - position))
+        if set_numbers is not None:
+            set_numbers()
+
+    return launch
+
+
+def take_launch(x: Any, out: Any, block_size: int) -> Callable[[Any], object]:
+    """Return a function rows -> None that copies rows of `x` into `out`, casting them if need be."""
+    if x.dtype == out.dtype:
+        return lambda rows: x.take(rows, 0, out, "clip")
+    step = max(1, block_size // max(1, x.shape[1]))
+    staging = np.empty((min(step, len(out)), x.shape[1]), x.dtype)
+
+    def take(rows: Any) -> None:
+        for start in range(0, len(out), step):
+            part = staging[: min(step, len(out) - start)]
+            x.take(rows[start : start + step], 0, part, "clip")
+            np.copyto(out[start : start + step], part, casting="unsafe")
+
+    return take
+
+
+def target_launch(source: BatchSource, y: Any) -> Callable[[Any], object]:
+    """Return a function rows -> None that writes the targets of these rows: rows of Y, or the codes of labels."""
+    if source.codes is None:
+        return lambda rows: source.Y.take(rows, 0, y, "clip")
+    labels = np.empty(len(y), source.Y.dtype)
+
+    def take(rows: Any) -> None:
+        source.Y.take(rows, 0, labels, "clip")
+        source.codes.take(labels, 0, y, "clip")  # type: ignore[union-attr]
+
+    return take
+
+
+def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[Any, int], None]:
+    """Return a function (rows, valid) -> None that sets row_weight and scale and adds to the tally's WEIGHT."""
+    row_weight, scale, total = batch.row_weight, batch.scale, tally.values[WEIGHT]
+    if source.sample_weight is None:
+        last_valid = -1
+
+        def equal(rows: Any, valid: int) -> None:
+            nonlocal last_valid
+            if valid != last_valid:
+                row_weight[:, :valid] = 1 / valid if source.mean else 1
+                row_weight[:, valid:] = 0
+                scale[:] = valid if source.mean else 1
+                last_valid = valid
+            np.add(total, valid, total)
+
+        return equal
+    n_weights = len(source.sample_weight)
+    weights = np.empty(row_weight.shape, np.float64)
+    sums = np.empty(len(row_weight), np.float64)
+
+    def given(rows: Any, valid: int) -> None:
+        for m in range(len(row_weight)):
+            source.sample_weight[m % n_weights].take(rows[m % len(rows)], 0, weights[m], "clip")  # type: ignore[index]
+        weights[:, valid:] = 0
+        np.add.reduce(weights, axis=1, out=sums)
+        np.add(total, sums, total)
+        if source.mean:
+            scale[:] = sums
+            np.divide(weights, np.where(sums > 0, sums, 1)[:, None], weights)  # a batch without weight moves nothing
+        else:
+            scale[:] = 1
+        np.copyto(row_weight, weights, casting="same_kind")
+
+    return given
+
+
+def numbers_launch(numbers: StepNumbers, source: BatchSource, clock: Any) -> Launch:
+    """Return the function that writes this step's numbers into their table.
+
+    They are computed for some steps at a time, in double, and looked up after that; new from each epoch's first step.
+    """
+    n_names, n_groups, n_models = numbers.table.shape
+    length = max(1, min(64, PIECE // (n_names * n_groups * n_models)))
+    ahead = np.empty((length, *numbers.table.shape), numbers.table.dtype)
+    begin = end = 0
+
+    def launch() -> None:
+        nonlocal begin, end
+        step = int(clock[POSITION]) // source.batch
+        if step == 0 or not begin <= step < end:
+            begin, end = step, min(step + length, source.n_steps)
+            compute_numbers(numbers, source, int(clock[STEP]), range(begin, end), ahead)
+        np.copyto(numbers.table, ahead[step - begin])
+
+    return launch
+
+
+def compute_numbers(numbers: StepNumbers, source: BatchSource, steps_done: int, steps: range, out: Any) -> None:
+    """Set out[i] to the table of the i-th of `steps` of this epoch, `steps_done` being done before the first of them.
+
+    Under reduction "sum" the penalties are multiplied by the batch's rows, as the sum over its rows is.
+    """
+    n = len(steps)
+    t = np.arange(steps_done + 1, steps_done + 1 + n, dtype=np.float64)[:, None, None]
+    h = SimpleNamespace(**{name: values[None] for name, values in numbers.hyper.items()})
+    h.eta = h.eta * numbers.factors[steps.start : steps.stop, None, None]
+    if not source.mean:
+        rows = np.array([min(source.batch, source.n_rows - s * source.batch) for s in steps], np.float64)[:, None, None]
+        h.l2, h.l1 = h.l2 * rows, h.l1 * rows
+    finished = {**vars(h), "clip": np.ones((1, 1, 1)), **numbers.rule.per_step(t, h)}
+    for i, name in enumerate(numbers.names):
+        out[:n, i] = finished[name]

@@ -1,0 +1,274 @@
+"""What a backend is: the textbook's equations as methods on given buffers.
+
+A method writes its result into the arrays named last and returns nothing; in a training step nothing is allocated. All
+that changes from one step to the next stands in tables (Clock, StepNumbers, Tally), so that a list of calls, once
+captured, can be replayed for the whole training.
+
+Axes, always in this order: n_models, batch, features. An array that all models share has n_models = 1 there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpumlp.formulas.activations import Activation
+from gpumlp.formulas.output_delta import OutputDelta
+from gpumlp.formulas.update_rules import UpdateRule
+
+Array = Any  # an array of the backend's own kind
+
+# rows of the clock: what has been done so far
+STEP, EPOCH, POSITION = 0, 1, 2
+# rows of a tally
+COST, WEIGHT, HITS, FIRST_BAD = 0, 1, 2, 3
+
+
+@dataclass
+class BatchSource:
+    """The rows of a data set and the order in which they come.
+
+    X              (n_rows, in_features), any real dtype
+    Y              (n_rows, n_out) targets, or (n_rows,) labels if `codes` is given
+    codes          (n_classes, n_out) targets of each label, or None
+    sample_weight  (1 or n_models, n_rows), or None for 1 everywhere
+    batch          rows of a batch; the last one of an epoch may be short
+    mean           whether a batch's weights are divided by their sum
+    keys           (1 or n_models, 2) words: each epoch has the order computed from them; None: no such order
+    rows           (1, n_rows) int64: the row at each position of this epoch, where the order is explicit; None: the
+                   rows come as they stand, unless there are keys
+    """
+
+    X: Array
+    Y: Array
+    codes: Array | None
+    sample_weight: Array | None
+    batch: int
+    mean: bool
+    keys: Any = None
+    rows: Array | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the data set."""
+        return int(self.X.shape[0])
+
+    @property
+    def n_steps(self) -> int:
+        """Number of batches of an epoch."""
+        return -(-self.n_rows // self.batch)
+
+
+@dataclass
+class Batch:
+    """The buffers of one batch, overwritten by `gather_batch`.
+
+    a0           (1 or n_models, batch, in_features)
+    y            (1 or n_models, batch, n_out)
+    row_weight   (1 or n_models, batch): each example's share in the gradient, 0 for a row that only fills a short batch
+    scale        (1 or n_models,) float64: what turns sums with row_weight into sums with the sample weights
+    """
+
+    a0: Array
+    y: Array
+    row_weight: Array
+    scale: Array
+
+
+@dataclass
+class Tally:
+    """Sums over an epoch.
+
+    values      (4, n_models) float64: COST, WEIGHT, HITS, and FIRST_BAD, the step (from 1) whose cost was not finite
+    threshold   what an output must reach to be a hit on a target that reaches it; None with several outputs: the
+                largest output must be the largest target
+    counts_hits whether hits mean anything for these targets
+    """
+
+    values: Array
+    counts_hits: bool = False
+    threshold: float | None = None
+
+
+@dataclass
+class StepNumbers:
+    """The numbers of a step: learning rate, the rule's own, penalties.
+
+    rule      the update rule
+    extras    which of "l2", "l1", "clip" act
+    hyper     name -> (n_groups, n_models) float64 on the host; group 0 are weights, group 1, if there, biases
+    names     the names of the rows of `table`
+    table     (n_names, n_groups, n_models): this step's finished numbers, overwritten by `gather_batch`
+    factors   (n_steps,) float64 on the host: what the schedule multiplies the learning rate with in each step of this
+              epoch
+    skip      (n_models,) bool on the host: models that are no longer updated
+    """
+
+    rule: UpdateRule
+    extras: frozenset[str]
+    hyper: Mapping[str, Any]
+    names: tuple[str, ...]
+    table: Array
+    factors: Any
+    skip: Any
+
+
+@dataclass
+class Dropout:
+    """Dropout behind one hidden layer, while training.
+
+    layer   number of the hidden layer, from 0
+    rate    share of units that is dropped
+    keys    (n_models, 2) words
+    clock   names the step, of which the mask is a function
+    mask    (n_models, batch, features) bool, where a backend keeps the mask for the way back; None: it is drawn again
+    """
+
+    layer: int
+    rate: float
+    keys: Any
+    clock: Array
+    mask: Array | None = None
+
+
+class Backend(Protocol):
+    """The methods that the rest of gpumlp computes with."""
+
+    name: str
+    device: str
+    dtype: np.dtype[Any]
+    precision: str
+    keeps_masks: bool
+
+    def empty(self, shape: Sequence[int], dtype: Any = None) -> Array:
+        """Return a new array of any content; dtype None is the backend's own."""
+        ...
+
+    def from_host(self, x: Any, dtype: Any = None) -> Array:
+        """Return a host array as one of this backend, in rows order; without a copy where none is needed."""
+        ...
+
+    def to_host(self, x: Array) -> Any:
+        """Return an array of this backend as a NumPy array; it may be the same memory."""
+        ...
+
+    def copy(self, src: Array, out: Array) -> None:
+        """Overwrite `out` with `src`, which broadcasts."""
+        ...
+
+    def fill(self, out: Array, value: float) -> None:
+        """Overwrite every element of `out`."""
+        ...
+
+    def finite_models(self, x: Array) -> Any:
+        """Return on the host, (n_models,) bool, for which models every element of `x` (n_models, n) is finite."""
+        ...
+
+    def gather_batch(
+        self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
+    ) -> None:
+        """Bring the rows of this step, their weights and the step's numbers; add the rows' weights to the tally.
+
+        Reads clock[EPOCH] and clock[POSITION]; without `numbers` (evaluation) the caller advances the clock.
+        """
+        ...
+
+    def linear(self, a_in: Array, W: Array, z: Array) -> None:
+        """Set z = a_in W^T."""
+        ...
+
+    def forward_layer(
+        self,
+        activation: Activation,
+        a_in: Array,
+        W: Array,
+        b: Array,
+        z: Array,
+        a_out: Array,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Set z = a_in W^T + b and a_out = f(z); z may be a_out itself, which then holds a."""
+        ...
+
+    def output_delta(
+        self,
+        formulas: OutputDelta,
+        activation: Activation,
+        z: Array,
+        b: Array,
+        a: Array,
+        batch: Batch,
+        clock: Array,
+        delta: Array,
+        db: Array,
+        tally: Tally,
+    ) -> None:
+        """Add the output bias to z, set a = f(z), delta = row_weight dC/dz (BP1), db = its sum (BP3); add to the tally.
+
+        z   (n_models, batch, n_out) W a of the output layer, overwritten; afterwards log a if f is softmax
+        """
+        ...
+
+    def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
+        """Set dW = delta^T a_in, summed over the batch (BP4)."""
+        ...
+
+    def hidden_delta(
+        self,
+        activation: Activation,
+        delta_next: Array,
+        W_next: Array,
+        z: Array,
+        a: Array,
+        delta: Array,
+        db: Array,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Set delta = (delta_next W_next) * f'(z) (BP2) and db = its sum over the batch (BP3)."""
+        ...
+
+    def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
+        """Set each model's number "clip" to min(1, clip_norm / norm of its gradient).
+
+        clip_norm   (n_models,) float64 on the host
+        """
+        ...
+
+    def update(
+        self,
+        numbers: StepNumbers,
+        theta: Array,
+        grad: Array,
+        state: Sequence[Array],
+        bounds: Sequence[int],
+        clock: Array,
+        batch: int,
+    ) -> None:
+        """Move all parameters of all models that are not skipped by one step of the rule, and the clock with them.
+
+        theta, grad, state   (n_models, n_params), grad unchanged
+        bounds               where the groups of parameters begin and end: group g is bounds[g]:bounds[g + 1]
+        """
+        ...
+
+    def evaluate(
+        self, formulas: OutputDelta, activation: Activation, z: Array, b: Array, a: Array, batch: Batch, tally: Tally
+    ) -> None:
+        """Do what `output_delta` does, without delta and db."""
+        ...
+
+    def session(self) -> AbstractContextManager[None]:
+        """Return the context in which a user's call computes: the device is current, its settings are made."""
+        ...
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that repeats all calls that `step` makes, on the same buffers; `step` itself is not run."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until all that was asked for is done."""
+        ...
