@@ -1,0 +1,63 @@
+"""Architecture: what a network is, before it has any weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpumlp.errors import ConfigurationError, FormulaError
+from gpumlp.formulas.activations import ACTIVATIONS, Activation
+from gpumlp.formulas.costs import COSTS, Cost
+from gpumlp.formulas.output_delta import check_pair
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the layers from input to output, an activation for each layer but the input, and the cost."""
+
+    sizes: tuple[int, ...]
+    activations: tuple[Activation, ...]  # the last one is the output activation
+    cost: Cost
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers with weights."""
+        return len(self.sizes) - 1
+
+    def __str__(self) -> str:
+        return "-".join(str(n) for n in self.sizes)
+
+
+def build_architecture(
+    sizes: Sequence[int],
+    activation: str | Activation | Sequence[str | Activation],
+    output: str | Activation,
+    cost: str | Cost,
+) -> Architecture:
+    """Return the Architecture that the names stand for.
+
+    Raises   ConfigurationError for impossible sizes, UnknownName, FormulaError if output and cost do not fit
+    """
+    try:
+        layers = tuple(int(n) for n in sizes)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"sizes={sizes!r} is no list of layer sizes; write for example (64, 32, 10)"
+        ) from error
+    if len(layers) < 2 or min(layers) < 1 or any(n != m for n, m in zip(layers, sizes, strict=True)):
+        raise ConfigurationError(
+            f"sizes={tuple(sizes)!r}: expected at least an input and an output size, all whole numbers of at least 1"
+        )
+    n_hidden = len(layers) - 2
+    several = [activation] * n_hidden if isinstance(activation, str | Activation) else list(activation)
+    if len(several) != n_hidden:
+        raise ConfigurationError(
+            f"activation names {len(several)} layers, sizes={layers} has {n_hidden} hidden ones; give one for each"
+        )
+    hidden = tuple(ACTIVATIONS.get(a) for a in several)
+    for a in hidden:
+        if a.row_wise:
+            raise FormulaError(f"activation {a.name} couples the units of a row and works at the output only")
+    found = Architecture(layers, (*hidden, ACTIVATIONS.get(output)), COSTS.get(cost))
+    check_pair(found.cost, found.activations[-1])
+    return found

@@ -1,0 +1,42 @@
+"""The heart: the four equations of back-propagation, from the output layer to the first.
+
+    BP1   delta[L] = dC/da * f'(z[L])                        the error of the output layer
+    BP2   delta[l] = (W[l+1]^T delta[l+1]) * f'(z[l])        the error of a layer from that of the next
+    BP3   dC/db[l] = delta[l]                                summed over the batch
+    BP4   dC/dW[l] = delta[l] a[l-1]^T                       summed over the batch
+
+Here layer l leads from a[l] to a[l+1], and an example is a row: W^T delta of the textbook's columns is delta W.
+Source: Nielsen, Neural Networks and Deep Learning, ch. 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpumlp.backends.protocol import Array, Backend, Dropout, Tally
+from gpumlp.formulas.output_delta import output_delta
+from gpumlp.network.architecture import Architecture
+from gpumlp.network.parameters import Parameters
+from gpumlp.network.workspace import Workspace
+
+
+def backpropagation(
+    backend: Backend,
+    net: Architecture,
+    p: Parameters,
+    ws: Workspace,
+    grad: Parameters,
+    tally: Tally,
+    clock: Array,
+    dropout: Sequence[Dropout | None],
+) -> None:
+    """Set delta of every layer and the gradient of every parameter; `feedforward_to_output` has set z and a."""
+    f, z, a, delta = net.activations, ws.z, ws.a, ws.delta
+    bp1 = output_delta(net.cost, f[-1])
+    backend.output_delta(bp1, f[-1], z[-1], p.b[-1], a[-1], ws.batch, clock, delta[-1], grad.b[-1], tally)  # BP1, BP3
+    for l in reversed(range(net.n_layers)):
+        backend.weight_gradient(delta[l], a[l], grad.W[l])  # BP4
+        if l > 0:
+            backend.hidden_delta(  # BP2, BP3
+                f[l - 1], delta[l], p.W[l], z[l - 1], a[l], delta[l - 1], grad.b[l - 1], dropout[l - 1]
+            )

@@ -1,0 +1,73 @@
+"""The mean cost, and the share of right answers, of a network on a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.protocol import COST, HITS, POSITION, WEIGHT, Backend, BatchSource, Tally
+from gpumlp.formulas.output_delta import output_delta
+from gpumlp.network.architecture import Architecture
+from gpumlp.network.feedforward import feedforward_to_output
+from gpumlp.network.parameters import Parameters
+from gpumlp.network.targets import Targets
+from gpumlp.network.workspace import Workspace
+
+ROWS_AT_A_TIME = 1024
+
+
+def build_source(backend: Backend, X: Any, targets: Targets, batch: int, **order: Any) -> BatchSource:
+    """Return host arrays as a source of batches on the backend."""
+    return BatchSource(
+        X=backend.from_host(X),
+        Y=backend.from_host(targets.Y),
+        codes=None if targets.codes is None else backend.from_host(targets.codes),
+        batch=batch,
+        **order,
+    )
+
+
+class Evaluation:
+    """Evaluates one data set again and again on the same buffers."""
+
+    def __init__(
+        self, backend: Backend, net: Architecture, p: Parameters, X: Any, targets: Targets, sample_weight: Any = None
+    ) -> None:
+        n_models = p.theta.shape[0]
+        batch = min(ROWS_AT_A_TIME, len(X))
+        n_weights = 1 if sample_weight is None else len(sample_weight)
+        self.backend = backend
+        self.source = build_source(backend, X, targets, batch, sample_weight=sample_weight, mean=False)
+        self.clock = backend.empty((3,), np.int64)
+        self.tally = Tally(backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
+        ws = Workspace(backend, net, n_models, batch, n_weights=n_weights, in_place=True)
+        formulas = output_delta(net.cost, net.activations[-1])
+        dropout = [None] * net.n_layers
+
+        def step() -> None:
+            backend.gather_batch(self.source, self.clock, ws.batch, self.tally, None)
+            feedforward_to_output(backend, net, p, ws, dropout)
+            backend.evaluate(formulas, net.activations[-1], ws.z[-1], p.b[-1], ws.a[-1], ws.batch, self.tally)
+
+        self._step = backend.capture(step)
+
+    def run(self) -> dict[str, Any]:
+        """Return {"cost": (n_models,)}, and "accuracy" where the targets name classes."""
+        self.backend.fill(self.tally.values, 0)
+        self.backend.fill(self.clock, 0)
+        with self.backend.session():
+            for step in range(self.source.n_steps):
+                self.backend.fill(self.clock[POSITION : POSITION + 1], step * self.source.batch)
+                self._step()
+        return read_tally(self.backend, self.tally)
+
+
+def read_tally(backend: Backend, tally: Tally) -> dict[str, Any]:
+    """Return the means that a tally holds, on the host."""
+    values = np.array(backend.to_host(tally.values))
+    total = np.where(values[WEIGHT] > 0, values[WEIGHT], np.nan)
+    means = {"cost": values[COST] / total}
+    if tally.counts_hits:
+        means["accuracy"] = values[HITS] / total
+    return means

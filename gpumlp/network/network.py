@@ -1,0 +1,303 @@
+"""Network: one multi-layer perceptron or a stack of them, with its parameters and the backend that computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.protocol import Array, Backend, Tally
+from gpumlp.backends.select import get_backend
+from gpumlp.errors import ConfigurationError, ShapeError
+from gpumlp.formulas.activations import Activation
+from gpumlp.formulas.costs import Cost
+from gpumlp.network.architecture import build_architecture
+from gpumlp.network.backpropagation import backpropagation
+from gpumlp.network.evaluation import ROWS_AT_A_TIME, Evaluation
+from gpumlp.network.feedforward import feedforward, feedforward_to_output
+from gpumlp.network.initialisers import Initialiser, draw_layer, get_initialiser
+from gpumlp.network.parameters import ParameterLayout, Parameters
+from gpumlp.network.targets import Targets, check_inputs, check_targets
+from gpumlp.network.workspace import Workspace
+from gpumlp.randomness.seeds import generator
+from gpumlp.shapes import HostArray, expect
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What a pass forward gives, by layer.
+
+    z   z[l]: (n_models, n_samples, sizes[l + 1]), before the activation
+    a   a[0]: (1, n_samples, in_features), the inputs; a[l + 1] = f(z[l])
+    """
+
+    z: list[HostArray]
+    a: list[HostArray]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What back-propagation gives, by layer.
+
+    delta   delta[l]: (n_models, n_samples, sizes[l + 1]): each example's own dC/dz[l]
+    dW, db  (n_models, out, in) and (n_models, out), means over the examples; or one for each example, with n_samples
+            behind n_models
+    """
+
+    delta: list[HostArray]
+    dW: list[HostArray]
+    db: list[HostArray]
+
+
+class Network:
+    """A multi-layer perceptron, or `n_models` of them that are trained at once.
+
+    sizes        neurons of each layer from input to output, for example (64, 32, 10)
+    activation   name or definition for all hidden layers, or one for each
+    output       activation of the output layer
+    cost         what training makes small
+    n_models     how many networks stand in the stack
+    initialiser  "he", "glorot", "lecun", "nielsen", "zeros" or a function (generator, out, in) -> W or (W, b)
+    dropout      share of hidden units dropped while training, for all hidden layers or one for each
+    dtype        "float32" or "float64"
+    backend      "auto", "numpy", "numba", "cuda"; device: "auto", "cpu", "cuda", "cuda:1"
+    precision    how products are computed, None for the dtype's own
+    seed         an int, or one for each model
+    model_ids    the models' own numbers, 0 to n_models - 1 by default: everything random about a model depends on its
+                 seed and its number alone, so that one of a stack can be run again by itself
+
+    Raises       ConfigurationError, UnknownName, FormulaError, BackendUnavailable
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        output: str | Activation = "softmax",
+        cost: str | Cost = "categorical_cross_entropy",
+        n_models: int = 1,
+        initialiser: str | Initialiser = "he",
+        dropout: float | Sequence[float] = 0.0,
+        dtype: Any = "float32",
+        backend: str | None = "auto",
+        device: str | None = None,
+        precision: str | None = None,
+        seed: int | Sequence[int] = 0,
+        model_ids: Sequence[int] | None = None,
+    ) -> None:
+        self.architecture = build_architecture(sizes, activation, output, cost)
+        self.model_ids = _whole_numbers(range(n_models) if model_ids is None else model_ids, "model_ids")
+        self.n_models = n_models if model_ids is None else len(self.model_ids)
+        if self.n_models < 1 or (model_ids is not None and n_models not in (1, self.n_models)):
+            raise ConfigurationError(
+                f"n_models={n_models} with {len(self.model_ids)} model_ids; give equally many, at least 1"
+            )
+        several = [seed] * self.n_models if isinstance(seed, int | np.integer) else seed
+        self.seeds = _whole_numbers(several, "seed")
+        if len(self.seeds) != self.n_models:
+            raise ConfigurationError(
+                f"{len(self.seeds)} seeds for {self.n_models} models; give one int, or one for each model"
+            )
+        self.dropout = _rates(dropout, self.architecture.n_layers - 1)
+        self.backend: Backend = get_backend(None if backend == "auto" else backend, device, dtype, precision)
+        layout = ParameterLayout(self.architecture.sizes)
+        self.parameters = Parameters(self.backend, layout, self.n_models)
+        self.initialiser = get_initialiser(initialiser)
+        self.reset()
+
+    # ---------------------------------------------------------------- parameters
+
+    def reset(self) -> None:
+        """Draw the initial weights and biases again."""
+        sizes = self.architecture.sizes
+        for m, (seed, model_id) in enumerate(zip(self.seeds, self.model_ids, strict=True)):
+            source = generator(seed, model_id)
+            for l, (n_in, n_out) in enumerate(pairwise(sizes)):
+                W, b = draw_layer(self.initialiser, source, n_out, n_in)
+                self._put(W, self.parameters.W[l][m])
+                self._put(b, self.parameters.b[l][m])
+
+    def _put(self, x: HostArray, out: Array) -> None:
+        self.backend.copy(self.backend.from_host(x, self.backend.dtype), out)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Neurons of each layer, the input first."""
+        return self.architecture.sizes
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What parameters and activations are stored in."""
+        return self.backend.dtype
+
+    @property
+    def weights(self) -> list[HostArray]:
+        """weights[l]: (n_models, out, in). On a CPU backend a view: writing into it changes the network."""
+        return [self.backend.to_host(W) for W in self.parameters.W]
+
+    @property
+    def biases(self) -> list[HostArray]:
+        """biases[l]: (n_models, out). On a CPU backend a view: writing into it changes the network."""
+        return [self.backend.to_host(b) for b in self.parameters.b]
+
+    def set_weights(self, layer: int, W: Any, b: Any | None = None) -> None:
+        """Overwrite the weights of a layer and, if given, its biases.
+
+        W        (out, in) for all models, or (n_models, out, in)
+        b        (out,) for all models, or (n_models, out)
+        Raises   ShapeError
+        """
+        n_layers = self.architecture.n_layers
+        if not 0 <= layer < n_layers:
+            raise ConfigurationError(
+                f"layer {layer} does not exist; {self.architecture} has layers 0 to {n_layers - 1}"
+            )
+        for given, out, name in ((W, self.parameters.W[layer], "W"), (b, self.parameters.b[layer], "b")):
+            if given is None:
+                continue
+            array = np.asarray(given, dtype=self.dtype)
+            shape = tuple(out.shape)
+            if array.shape != shape:
+                expect(array, f"{name}[{layer}]", shape[1:], f"or {shape} with one for each model")
+            self._put(array, out)
+
+    # ---------------------------------------------------------------- passes
+
+    def predict(self, X: Any) -> HostArray:
+        """Return the output activations, (n_models, n_samples, out), never labels.
+
+        X        (n_samples, in_features)
+        Raises   ShapeError, DataError
+        """
+        X = check_inputs(X, self.architecture)
+        outputs = np.empty((self.n_models, len(X), self.sizes[-1]), self.dtype)
+        ws: Workspace | None = None
+        with self.backend.session():
+            for start in range(0, len(X), ROWS_AT_A_TIME):
+                rows = X[start : start + ROWS_AT_A_TIME]
+                if ws is None or ws.batch.a0.shape[1] != len(rows):
+                    ws = Workspace(self.backend, self.architecture, self.n_models, len(rows), in_place=True)
+                self._feed(rows, ws)
+                outputs[:, start : start + len(rows)] = self.backend.to_host(ws.a[-1])
+        return outputs
+
+    def forward(self, X: Any) -> Forward:
+        """Return z and a of every layer for all rows of X (n_samples, in_features)."""
+        X = check_inputs(X, self.architecture)
+        ws = Workspace(self.backend, self.architecture, self.n_models, len(X))
+        with self.backend.session():
+            self._feed(X, ws)
+        return Forward([self.backend.to_host(z) for z in ws.z], [self.backend.to_host(a) for a in ws.a])
+
+    def _feed(self, X: HostArray, ws: Workspace) -> None:
+        self._put(X, ws.batch.a0[0])
+        feedforward(self.backend, self.architecture, self.parameters, ws)
+
+    def cost_of(self, X: Any, Y: Any, sample_weight: Any = None) -> HostArray:
+        """Return each model's mean cost (n_models,) without penalties.
+
+        X, Y   as in `backpropagate`
+        """
+        return self.evaluate(X, Y, sample_weight)["cost"]
+
+    def evaluate(self, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, HostArray]:
+        """Return {"cost": (n_models,)} and, where Y names classes, "accuracy", the share of right answers."""
+        X, targets = self._check(X, Y)
+        weights = None if sample_weight is None else check_sample_weight(sample_weight, len(X), self.n_models)
+        with self.backend.session():
+            return Evaluation(self.backend, self.architecture, self.parameters, X, targets, weights).run()
+
+    def backpropagate(self, X: Any, Y: Any, per_sample: bool = False) -> Gradients:
+        """Return every layer's delta, and the gradients of weights and biases; nothing is changed.
+
+        X            (n_samples, in_features)
+        Y            (n_samples, out) targets, or (n_samples,) labels
+        per_sample   gradients of each example instead of their mean
+        Raises       ShapeError, DataError
+        """
+        X, targets = self._check(X, Y)
+        backend, net, p = self.backend, self.architecture, self.parameters
+        ws = Workspace(backend, net, self.n_models, len(X), backward=True)
+        grad = Parameters(backend, p.layout, self.n_models)
+        tally = Tally(backend.empty((4, self.n_models), np.float64))
+        clock = backend.empty((3,), np.int64)
+        for table in (tally.values, clock):
+            backend.fill(table, 0)
+        self._put(X, ws.batch.a0[0])
+        self._put(targets.Y if targets.codes is None else targets.codes[targets.Y], ws.batch.y[0])
+        backend.fill(ws.batch.row_weight, 1)
+        backend.fill(ws.batch.scale, 1)
+        nothing = [None] * net.n_layers
+        with backend.session():
+            feedforward_to_output(backend, net, p, ws, nothing)
+            backpropagation(backend, net, p, ws, grad, tally, clock, nothing)
+        if per_sample:
+            return self._gradients_of_each(ws)
+        host = [np.array(backend.to_host(x)) / len(X) for x in (*grad.W, *grad.b)]
+        return Gradients(self._deltas(ws), host[: net.n_layers], host[net.n_layers :])
+
+    def _gradients_of_each(self, ws: Workspace) -> Gradients:
+        """Take each example as a batch of its own in a stack of n_models * n_samples."""
+        dW = []
+        for l, delta in enumerate(ws.delta):
+            n_models, n, n_out = delta.shape
+            a_in = self.backend.empty((n_models, n, self.sizes[l]))
+            self.backend.copy(ws.a[l], a_in)
+            out = self.backend.empty((n_models * n, n_out, self.sizes[l]))
+            self.backend.weight_gradient(delta.reshape(-1, 1, n_out), a_in.reshape(n_models * n, 1, -1), out)
+            dW.append(self.backend.to_host(out).reshape(n_models, n, n_out, -1))
+        deltas = self._deltas(ws)
+        return Gradients(deltas, dW, [d.copy() for d in deltas])
+
+    def _deltas(self, ws: Workspace) -> list[HostArray]:
+        return [self.backend.to_host(d) for d in ws.delta]
+
+    def _check(self, X: Any, Y: Any) -> tuple[HostArray, Targets]:
+        X = check_inputs(X, self.architecture)
+        return X, check_targets(Y, len(X), self.architecture, self.dtype)
+
+    def __repr__(self) -> str:
+        stack = f"{self.n_models} models " if self.n_models > 1 else ""
+        hidden = ", ".join(a.name for a in self.architecture.activations)
+        return (
+            f"<Network {stack}{self.architecture} ({hidden}; {self.architecture.cost.name}) "
+            f"{self.dtype.name} on {self.backend.name}>"
+        )
+
+
+def check_sample_weight(sample_weight: Any, n_rows: int, n_models: int) -> HostArray:
+    """Return sample weights as (1 or n_models, n_rows) float64; raise ShapeError or ConfigurationError."""
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.ndim == 1:
+        weights = weights[None]
+    if weights.shape not in ((1, n_rows), (n_models, n_rows)):
+        raise ShapeError(
+            f"sample_weight has shape {np.shape(sample_weight)}, expected ({n_rows},) or ({n_models}, {n_rows})"
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights.sum(axis=1) > 0).all()):
+        raise ConfigurationError("sample_weight must be finite and not negative, and some of each model's above 0")
+    return np.ascontiguousarray(weights)
+
+
+def _whole_numbers(values: Any, name: str) -> tuple[int, ...]:
+    try:
+        given = tuple(values)
+        found = tuple(int(v) for v in given)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name}={values!r}: expected whole numbers of at least 0") from error
+    if any(f != v or f < 0 for f, v in zip(found, given, strict=True)):
+        raise ConfigurationError(f"{name}={values!r}: expected whole numbers of at least 0")
+    return found
+
+
+def _rates(dropout: float | Sequence[float], n_hidden: int) -> tuple[float, ...]:
+    rates = [float(dropout)] * n_hidden if isinstance(dropout, int | float) else [float(r) for r in dropout]
+    if len(rates) != n_hidden:
+        raise ConfigurationError(f"{len(rates)} dropout rates for {n_hidden} hidden layers; give one, or one for each")
+    for rate in rates:
+        if not 0 <= rate < 1:
+            raise ConfigurationError(f"dropout={rate} is no share; expected 0 (keep all) up to, but not, 1 (drop all)")
+    return tuple(rates)

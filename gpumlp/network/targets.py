@@ -1,0 +1,111 @@
+"""Inputs and targets as a network wants them: checked once, where the user's arrays enter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpumlp.errors import DataError, ShapeError
+from gpumlp.formulas.costs import Cost
+from gpumlp.network.architecture import Architecture
+from gpumlp.shapes import HostArray, as_numeric, expect
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of a data set, on the host.
+
+    Y               (n_rows, n_out) numbers, or (n_rows,) labels if `codes` is given
+    codes           (n_classes, n_out) the target of each label, or None
+    counts_hits     whether they name classes, so that a share of right answers means something
+    threshold       what a single output must reach for the class 1; None with several outputs
+    """
+
+    Y: HostArray
+    codes: HostArray | None
+    counts_hits: bool
+    threshold: float | None
+
+
+def check_inputs(X: Any, net: Architecture, name: str = "X") -> HostArray:
+    """Return X as a host array (n_samples, in_features) of finite numbers; raise ShapeError or DataError."""
+    array = as_numeric(X, name)
+    advice = f"architecture {net} takes {net.sizes[0]} features, one row for each example"
+    expect(array, name, ("n_samples", net.sizes[0]), advice)
+    if len(array) == 0:
+        raise DataError(f"{name} has no rows; give at least one example")
+    check_finite(array, name)
+    return array
+
+
+def check_finite(array: HostArray, name: str) -> None:
+    """Raise DataError, with the place of the first, if a value is NaN or infinite."""
+    if array.dtype.kind != "f" or (np.isfinite(array.min()) and np.isfinite(array.max())):
+        return
+    bad = np.argwhere(~np.isfinite(array))
+    place = ", ".join(str(i) for i in bad[0])
+    raise DataError(f"{name} holds {len(bad)} values that are not finite, the first at [{place}]; remove or fill them")
+
+
+def check_targets(Y: Any, n_rows: int, net: Architecture, dtype: Any, name: str = "Y") -> Targets:
+    """Return the targets of `n_rows` examples as the network's cost wants them.
+
+    Y        (n_rows, n_out) numbers; or (n_rows,) labels 0..n_out-1 of several outputs; or (n_rows,) numbers of one
+    Raises   ShapeError or DataError
+    """
+    array, n_out, cost = as_numeric(Y, name), net.sizes[-1], net.cost
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != n_out):
+        expect(array, name, ("n_samples", n_out), "or give one label for each example")
+    if len(array) != n_rows:
+        raise ShapeError(f"{name} has {len(array)} rows, X has {n_rows}; each example needs its target")
+    check_finite(array, name)
+    if array.ndim == 1 and n_out > 1:
+        return _labels(array, n_out, cost, dtype, name)
+    return _numbers(array.reshape(n_rows, n_out), net, dtype, name)
+
+
+def _labels(labels: HostArray, n_out: int, cost: Cost, dtype: Any, name: str) -> Targets:
+    """Return labels and the row of targets that each stands for."""
+    whole = labels.astype(np.int64, copy=False)
+    if not np.array_equal(whole, labels) or whole.min() < 0 or whole.max() >= n_out:
+        raise DataError(
+            f"{name} holds values from {labels.min():g} to {labels.max():g}; expected labels 0 to {n_out - 1}, one for "
+            f"each of the {n_out} outputs, or an array (n_samples, {n_out})"
+        )
+    right, wrong = cost.labels
+    codes = np.where(np.eye(n_out, dtype=bool), right, wrong)
+    return Targets(whole, smooth(codes, cost).astype(dtype), counts_hits=True, threshold=None)
+
+
+def _numbers(Y: HostArray, net: Architecture, dtype: Any, name: str) -> Targets:
+    """Return numbers as they are, in the network's dtype, checked against what the cost is defined for."""
+    cost, (right, wrong) = net.cost, net.cost.labels
+    if cost.labels != (1.0, 0.0) and Y.shape[1] == 1 and set(np.unique(Y)) <= {0, 1}:
+        Y = np.where(Y == 1, right, wrong)  # hinge: 0 and 1 stand for -1 and 1
+    lowest, highest = float(Y.min()), float(Y.max())
+    if not cost.targets.holds(lowest, highest):
+        raise DataError(
+            f"{name} holds values from {lowest:g} to {highest:g}, cost {cost.name} is defined for targets in "
+            f"{cost.targets}; scale the targets or choose another cost"
+        )
+    sums_to_one = net.activations[-1].row_wise
+    if sums_to_one and np.abs(Y.sum(axis=1) - 1).max() > 1e-4:
+        row = int(np.abs(Y.sum(axis=1) - 1).argmax())
+        raise DataError(
+            f"{name}[{row}] sums to {Y[row].sum():g}, but the outputs of softmax sum to 1; give one-hot rows, "
+            "probabilities or labels"
+        )
+    is_right = np.equal(Y, right)
+    counts_hits = bool(np.all(is_right | np.equal(Y, wrong)))
+    threshold = (right + wrong) / 2 if Y.shape[1] == 1 else None
+    if threshold is None:
+        counts_hits = counts_hits and bool(np.all(is_right.sum(axis=1) == 1))
+    return Targets(np.ascontiguousarray(smooth(Y, cost), dtype=dtype), None, counts_hits, threshold)
+
+
+def smooth(Y: HostArray, cost: Cost) -> HostArray:
+    """Return targets of which the cost's share of smoothing is spread over all classes."""
+    s = cost.label_smoothing
+    return (1 - s) * Y + s / Y.shape[1] if s else Y
