@@ -1,0 +1,23 @@
+"""Which rows: reading tables, telling the task, scaling and splitting; everything wrong is a DataError."""
+
+from gpumlp.data.builtin import BUILTIN, load_builtin, load_table
+from gpumlp.data.readers import read_table
+from gpumlp.data.scaling import Standardiser
+from gpumlp.data.split import k_folds, train_validation_split
+from gpumlp.data.table import Table, check_finite
+from gpumlp.data.targets import describe_task, encode_labels, tell_task
+
+__all__ = [
+    "BUILTIN",
+    "Standardiser",
+    "Table",
+    "check_finite",
+    "describe_task",
+    "encode_labels",
+    "k_folds",
+    "load_builtin",
+    "load_table",
+    "read_table",
+    "tell_task",
+    "train_validation_split",
+]

@@ -1,0 +1,103 @@
+"""Features and their target, checked once where they enter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpumlp.errors import DataError
+
+Array = NDArray[Any]
+
+BLOCK_VALUES = 1 << 17  # a float64 block of 1 MiB stays in the cache
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of features with their target, of dtypes that training can take.
+
+    X              (n_samples, n_features) uint8, float32 or float64; float16 becomes float32, other numbers float64
+    y              (n_samples,) or (n_samples, n_out) numbers, bool or str, or None; one column becomes (n_samples,)
+    feature_names  n_features names, or None
+    target_name    the name of y, or None
+    Raises         DataError if a shape, a dtype or a number of rows or names does not fit; values are not looked at
+    """
+
+    X: Array
+    y: Array | None = None
+    feature_names: tuple[str, ...] | None = None
+    target_name: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "X", _as_features(self.X))
+        if self.y is not None:
+            object.__setattr__(self, "y", _as_target(self.y))
+            if len(self.y) != len(self.X):
+                raise DataError(f"X has {len(self.X)} rows, but y has {len(self.y)}; each row needs its target")
+        n_features = self.X.shape[1]
+        if self.feature_names is not None and len(self.feature_names) != n_features:
+            raise DataError(
+                f"{len(self.feature_names)} feature names came for {n_features} features; give one for each"
+            )
+
+
+def check_finite(table: Table) -> None:
+    """Raise DataError if X or a numeric y holds NaN or infinity, naming the first place and their number."""
+    names = table.feature_names
+    _expect_finite(
+        table.X, "X", lambda column: f", feature {names[column]!r}" if names else f", feature {column} (from 0)"
+    )
+    if table.y is not None:
+        y = table.y if table.y.ndim == 2 else table.y[:, None]
+        several = y.shape[1] > 1
+        _expect_finite(y, "y", lambda column: f", column {column} (from 0)" if several else "")
+
+
+def row_blocks(X: Array) -> Iterator[slice]:
+    """Yield slices that cover the rows of X in order, each of about BLOCK_VALUES values."""
+    rows = max(1, BLOCK_VALUES // max(1, X.shape[1]))
+    for start in range(0, len(X), rows):
+        yield slice(start, start + rows)
+
+
+def _as_features(values: Any) -> Array:
+    X: Array = np.asarray(values)
+    if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
+        raise DataError(f"X has dtype {X.dtype}, expected numbers of at most 64 bits; convert it first")
+    if X.ndim != 2:
+        raise DataError(f"X has shape {X.shape}, expected (n_samples, n_features); reshape X to two axes")
+    if 0 in X.shape:
+        raise DataError(f"X has shape {X.shape}, expected at least one row and one feature; check where it comes from")
+    kept = {"uint8": np.uint8, "float16": np.float32, "float32": np.float32}
+    return X.astype(kept.get(X.dtype.name, np.float64), copy=False)  # native byte order, whatever the file's was
+
+
+def _as_target(values: Any) -> Array:
+    y: Array = np.asarray(values)
+    if y.dtype.kind not in "biufU":
+        raise DataError(f"y has dtype {y.dtype}, expected numbers or str; convert it first, text with astype(str)")
+    if y.ndim not in (1, 2) or y.shape[1:] == (0,):
+        raise DataError(f"y has shape {y.shape}, expected (n_samples,) or (n_samples, n_out); reshape it")
+    y = y.astype(y.dtype.newbyteorder("="), copy=False)
+    return y[:, 0] if y.shape[1:] == (1,) else y
+
+
+def _expect_finite(values: Array, name: str, place: Callable[[int], str]) -> None:
+    if values.dtype.kind != "f":
+        return
+    count, first = 0, (0, 0)
+    for rows in row_blocks(values):
+        bad = np.argwhere(~np.isfinite(values[rows]))
+        if len(bad) and not count:
+            first = rows.start + int(bad[0, 0]), int(bad[0, 1])
+        count += len(bad)
+    if count:
+        row, column = first
+        raise DataError(
+            f"{name} holds {count} value{'s' if count > 1 else ''} that {'are' if count > 1 else 'is'} not finite, "
+            f"the first {values[row, column]} in row {row + 1}{place(column)}; remove or fill them"
+        )
