@@ -1,0 +1,1 @@
+"""Time: steps, epochs, schedules, what is watched and what is written down."""

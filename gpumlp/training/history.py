@@ -1,0 +1,118 @@
+"""History: what was reported, epoch by epoch and model by model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpumlp.errors import BackendUnavailable, unknown_name
+from gpumlp.training.monitors import EpochReport
+
+
+class History:
+    """The epochs of one `fit`.
+
+    history["cost"]   (n_epochs, n_models); NaN after a model has stopped
+    epochs            (n_epochs,) numbers since the last reset, from 1
+    stopped           model id -> why it stopped before the end
+    """
+
+    def __init__(self, model_ids: tuple[int, ...]) -> None:
+        self.model_ids = model_ids
+        self.stopped: dict[int, str] = {}
+        self._reports: list[EpochReport] = []
+
+    def append(self, report: EpochReport) -> None:
+        """Add an epoch."""
+        self._reports.append(report)
+
+    def __len__(self) -> int:
+        return len(self._reports)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all values that were reported."""
+        return list(dict.fromkeys(name for report in self._reports for name in report.values))
+
+    @property
+    def epochs(self) -> NDArray[np.int64]:
+        """The numbers of the epochs."""
+        return np.array([report.epoch for report in self._reports], np.int64)
+
+    @property
+    def seconds(self) -> NDArray[np.float64]:
+        """Time of each epoch, without evaluation and monitors."""
+        return np.array([report.seconds for report in self._reports])
+
+    @property
+    def samples_per_second(self) -> NDArray[np.float64]:
+        """Rows that each model was trained on per second, by epoch."""
+        return np.array([report.samples_per_second for report in self._reports])
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        if name not in self.names:
+            raise unknown_name("value in the history", name, self.names)
+        missing = np.full(len(self.model_ids), np.nan)
+        return np.array([report.values.get(name, missing) for report in self._reports])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, ready for JSON: epoch, seconds, samples_per_second, and each value by epoch and model."""
+        return {
+            "model_ids": list(self.model_ids),
+            "stopped": {str(model): why for model, why in self.stopped.items()},
+            "epoch": self.epochs.tolist(),
+            "seconds": self.seconds.tolist(),
+            "samples_per_second": self.samples_per_second.tolist(),
+            **{name: self[name].tolist() for name in self.names},
+        }
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with a row for each epoch and model; raise BackendUnavailable without pandas."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise BackendUnavailable("History.to_frame needs pandas; install it, or use to_dict") from error
+        n_epochs, n_models = len(self), len(self.model_ids)
+        return pd.DataFrame(
+            {
+                "epoch": np.repeat(self.epochs, n_models),
+                "model": np.tile(np.array(self.model_ids), n_epochs),
+                **{name: self[name].reshape(-1) for name in self.names},
+                "seconds": np.repeat(self.seconds, n_models),
+                "samples_per_second": np.repeat(self.samples_per_second, n_models),
+            }
+        )
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Return a matplotlib figure of costs, and of accuracies where there are any; save it if a path is given.
+
+        Raises BackendUnavailable without matplotlib (extra "plot").
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise BackendUnavailable('History.plot needs matplotlib; pip install "gpumlp[plot]"') from error
+        panels = [[n for n in self.names if kind in n] for kind in ("cost", "accuracy")]
+        panels = [names for names in panels if names]
+        figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
+        for i, names in enumerate(panels):
+            axes = figure.add_subplot(1, len(panels), i + 1)
+            for color, name in enumerate(names):
+                lines = axes.plot(
+                    self.epochs, self[name], color=f"C{color}", alpha=1 if len(self.model_ids) == 1 else 0.5
+                )
+                lines[0].set_label(name.replace("_", " "))
+            axes.set_xlabel("epoch")
+            axes.set_ylabel("accuracy" if "accuracy" in names[0] else "cost")
+            axes.grid(alpha=0.3)
+            axes.legend()
+        if path is not None:
+            figure.savefig(path)
+        return figure

@@ -1,0 +1,287 @@
+"""Monitors: what watches a training and may stop it. They see numbers on the host, never buffers.
+
+The moments are those of a run: training_began, epoch_began, step_ended, epoch_ended, training_ended.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpumlp.errors import ConfigurationError, unknown_name
+
+PerModel = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known before the first step of a `fit`.
+
+    first_epoch   epochs done before, since the last reset
+    keeper        keeper() -> WeightKeeper: a place for one copy of all weights
+    """
+
+    n_models: int
+    model_ids: tuple[int, ...]
+    first_epoch: int
+    epochs: int
+    n_rows: int
+    n_steps: int
+    batch: int
+    device: str
+    keeper: Callable[[], WeightKeeper]
+
+
+class WeightKeeper:
+    """Keeps a copy of weights and gives it back, model by model; the copy stays on the device."""
+
+    def save(self, models: PerModel) -> None:
+        """Keep the present weights of the models for which `models` (n_models,) is true."""
+        raise NotImplementedError
+
+    def restore(self, models: PerModel) -> None:
+        """Give the kept weights back to these models."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What is known after an epoch.
+
+    epoch        number of the epoch since the last reset, from 1
+    step         steps done since then
+    values       name -> (n_models,): cost, accuracy, validation_cost, validation_accuracy, learning_rate and what
+                 monitors add; NaN for models that are stopped
+    active       (n_models,) bool: the models that were trained in this epoch
+    seconds      time of the epoch without evaluation and monitors
+    predictions  predictions() -> (Y, outputs (n_models, n_samples, out)) of the validation set
+    """
+
+    epoch: int
+    step: int
+    values: dict[str, PerModel]
+    active: PerModel
+    seconds: float
+    samples_per_second: float
+    predictions: Callable[[], tuple[Any, Any]]
+
+    def metric(self, name: str) -> PerModel:
+        """Return a value by name; raise UnknownName, naming what there is."""
+        if name not in self.values:
+            raise unknown_name("metric", name, self.values)
+        return self.values[name]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A monitor's wish to stop models: those for which `models` is true, or all."""
+
+    reason: str
+    models: PerModel | None = None
+
+
+class Monitor:
+    """Does nothing at any moment; derive from it and override what you need."""
+
+    def training_began(self, run: RunInfo) -> None:
+        """Before the first step of a `fit`."""
+
+    def epoch_began(self, epoch: int) -> None:
+        """Before the first step of an epoch, numbered from 1."""
+
+    def step_ended(self, step: int) -> None:
+        """After each step, numbered from 1 within its epoch; on a GPU the step may still be running."""
+
+    def epoch_ended(self, report: EpochReport) -> Stop | None:
+        """After the last step of an epoch and its evaluation; return a Stop to end it for some models or all."""
+        return None
+
+    def training_ended(self) -> None:
+        """After the last epoch, also after an error or Ctrl-C."""
+
+
+def is_better(value: PerModel, best: PerModel, name: str, mode: str | None, margin: float = 0.0) -> PerModel:
+    """Tell for each model whether `value` improves on `best` by more than `margin`; NaN never does."""
+    if mode not in (None, "min", "max"):
+        raise ConfigurationError(f'mode={mode!r}: expected "min", "max" or None')
+    smaller_is_better = any(part in name for part in ("cost", "loss", "error")) if mode is None else mode == "min"
+    return value < best - margin if smaller_is_better else value > best + margin
+
+
+class Metric(Monitor):
+    """Adds a metric of the validation set to the reports and so to the history.
+
+    function   function(Y, outputs) -> float, Y as given to `fit` and outputs (n_samples, out) of one model
+    """
+
+    def __init__(self, name: str, function: Callable[[Any, Any], float]) -> None:
+        self.name, self.function = name, function
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        """Compute the metric for each model that was trained."""
+        Y, outputs = report.predictions()
+        report.values[self.name] = np.array(
+            [float(self.function(Y, out)) if on else np.nan for out, on in zip(outputs, report.active, strict=True)]
+        )
+
+
+class _Watcher(Monitor):
+    """Follows one metric and keeps the weights of each model's best epoch."""
+
+    def __init__(self, metric: str | Callable[[Any, Any], float], mode: str | None, min_delta: float) -> None:
+        self.computes = None if isinstance(metric, str) else Metric(getattr(metric, "__name__", "metric"), metric)
+        self.metric = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
+        self.mode, self.min_delta = mode, min_delta
+        self.best: PerModel | None = None
+        self.best_epoch: PerModel | None = None
+        self._keeper: WeightKeeper | None = None
+
+    def training_began(self, run: RunInfo) -> None:
+        self._keeper = run.keeper()
+        self.best = self.best_epoch = None
+
+    def watch(self, report: EpochReport) -> PerModel:
+        """Note the models that are better than ever, keep their weights, and return which they are."""
+        if self.computes is not None and self.metric not in report.values:
+            self.computes.epoch_ended(report)
+        value = report.metric(self.metric)
+        if self.best is None or self.best_epoch is None:
+            better = np.isfinite(value)
+            self.best, self.best_epoch = value.copy(), np.full(len(value), report.epoch)
+        else:
+            better = is_better(value, self.best, self.metric, self.mode, self.min_delta)
+            better |= np.isfinite(value) & ~np.isfinite(self.best)
+            self.best = np.where(better, value, self.best)
+            self.best_epoch = np.where(better, report.epoch, self.best_epoch)
+        assert self._keeper is not None
+        if better.any():
+            self._keeper.save(better)
+        return better
+
+    def give_back(self) -> None:
+        """Restore each model's best weights, if there are any."""
+        if self.best is not None and self._keeper is not None:
+            self._keeper.restore(np.isfinite(self.best))
+
+
+class KeepBest(_Watcher):
+    """Leaves each model with the weights of its best epoch, also after Ctrl-C.
+
+    metric   a name in the reports, or a function (Y, outputs) -> float on the validation set
+    mode     "min" or "max"; None: "min" for names with cost, loss or error, else "max"
+    """
+
+    def __init__(self, metric: str | Callable[[Any, Any], float] = "validation_cost", mode: str | None = None) -> None:
+        super().__init__(metric, mode, 0.0)
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        self.watch(report)
+
+    def training_ended(self) -> None:
+        self.give_back()
+
+
+class EarlyStopping(_Watcher):
+    """Stops each model when a metric has not improved for `patience` epochs.
+
+    metric, mode   as of KeepBest
+    min_delta      by how much it must improve
+    restore_best   whether the weights of the best epoch come back in the end
+    """
+
+    def __init__(
+        self,
+        metric: str | Callable[[Any, Any], float] = "validation_cost",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        mode: str | None = None,
+        restore_best: bool = True,
+    ) -> None:
+        super().__init__(metric, mode, min_delta)
+        self.patience, self.restore_best = patience, restore_best
+        self._waited: PerModel | None = None
+
+    def training_began(self, run: RunInfo) -> None:
+        super().training_began(run)
+        self._waited = np.zeros(run.n_models, int)
+
+    def epoch_ended(self, report: EpochReport) -> Stop | None:
+        assert self._waited is not None
+        better = self.watch(report)
+        self._waited = np.where(better, 0, self._waited + report.active)
+        done = (self._waited >= self.patience) & report.active
+        if not done.any():
+            return None
+        return Stop(f"{self.metric} has not improved for {self.patience} epochs", done)
+
+    def training_ended(self) -> None:
+        if self.restore_best:
+            self.give_back()
+
+
+class _Log(Monitor):
+    """Writes a line for each epoch and model that was trained, at once, so that a run that dies leaves its lines."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file: IO[str] | None = None
+        self._model_ids: tuple[int, ...] = ()
+
+    def training_began(self, run: RunInfo) -> None:
+        mode = "a" if run.first_epoch else "w"
+        self._file = self.path.open(mode, encoding="utf-8", newline="")
+        self._model_ids = run.model_ids
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        assert self._file is not None
+        for m, model_id in enumerate(self._model_ids):
+            if report.active[m]:
+                self.write(
+                    {
+                        "epoch": report.epoch,
+                        "step": report.step,
+                        "model": model_id,
+                        **{name: float(value[m]) for name, value in report.values.items()},
+                        "seconds": report.seconds,
+                        "samples_per_second": report.samples_per_second,
+                    }
+                )
+        self._file.flush()
+
+    def write(self, line: dict[str, float]) -> None:
+        """Write one line."""
+        raise NotImplementedError
+
+    def training_ended(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class CsvLog(_Log):
+    """Writes a CSV file with a header line; a `fit` that goes on appends to it."""
+
+    def write(self, line: dict[str, float]) -> None:
+        """Write one line, the header before the first."""
+        assert self._file is not None
+        writer = csv.DictWriter(self._file, list(line))
+        if self._file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(line)
+
+
+class JsonLinesLog(_Log):
+    """Writes a JSON object a line; NaN becomes null. A `fit` that goes on appends to it."""
+
+    def write(self, line: dict[str, float]) -> None:
+        """Write one line."""
+        assert self._file is not None
+        clean = {name: (value if np.isfinite(value) else None) for name, value in line.items()}
+        self._file.write(json.dumps(clean) + "\n")

@@ -1,0 +1,162 @@
+"""Schedules: what the learning rate is multiplied with as training goes on.
+
+A schedule is a function of time, computed for all steps of an epoch at once; ReduceOnPlateau alone looks at results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpumlp.errors import ConfigurationError, unknown_name
+from gpumlp.training.monitors import EpochReport, is_better
+
+Times = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A factor for the learning rate.
+
+    factor   factor(step, epoch, epochs): step and epoch count from 0, epoch with a fraction, both (n_steps,); epochs is
+             the length of the whole plan
+    epochs   the length of the plan, None: to the end of the `fit` under way
+    """
+
+    name: str
+    factor: Callable[[Times, Times, float], Any]
+    epochs: int | None = None
+
+    def factors(self, first_step: int, epoch: int, n_steps: int, last_epoch: int) -> Times:
+        """Return the factor of each step of an epoch, (n_steps,)."""
+        within = np.arange(n_steps, dtype=np.float64)
+        values = self.factor(first_step + within, epoch + within / n_steps, float(self.epochs or last_epoch))
+        return np.ascontiguousarray(np.broadcast_to(np.asarray(values, np.float64), (n_steps,)))
+
+
+def constant() -> Schedule:
+    """Return the factor 1."""
+    return Schedule("constant", lambda step, epoch, epochs: 1.0)
+
+
+def step(every: int = 10, factor: float = 0.1) -> Schedule:
+    """Return factor ** (epochs done // every)."""
+    _check("every", every, low=1)
+    return Schedule("step", lambda t, epoch, epochs: factor ** np.floor(np.floor(epoch) / every))
+
+
+def exponential(rate: float = 0.95) -> Schedule:
+    """Return rate ** (epochs done)."""
+    return Schedule("exponential", lambda t, epoch, epochs: rate ** np.floor(epoch))
+
+
+def inverse_scaling(power: float = 0.5) -> Schedule:
+    """Return 1 / (steps done + 1) ** power."""
+    return Schedule("inverse_scaling", lambda t, epoch, epochs: (t + 1) ** -power)
+
+
+def cosine(warmup: float = 0.0, floor: float = 0.0, epochs: int | None = None) -> Schedule:
+    """Return a linear rise over `warmup` epochs, then half a cosine from 1 to `floor` (Loshchilov and Hutter 2017)."""
+
+    def factor(t: Times, epoch: Times, total: float) -> Times:
+        share = np.clip((epoch - warmup) / max(total - warmup, 1e-12), 0, 1)
+        falling = floor + (1 - floor) * 0.5 * (1 + np.cos(pi * share))
+        # the first step of a warm-up already moves: (t + 1) / steps of the warm-up
+        per_epoch = (epoch[-1] - epoch[0]) / (len(epoch) - 1) if len(epoch) > 1 else 1.0
+        return np.where(epoch < warmup, (epoch + per_epoch) / max(warmup, 1e-12), falling)
+
+    return Schedule("cosine", factor, epochs)
+
+
+def one_cycle(peak_at: float = 0.3, start: float = 0.04, end: float = 1e-4, epochs: int | None = None) -> Schedule:
+    """Return a rise from `start` to 1 over the share `peak_at` of the plan, a fall to `end` (Smith and Topin 2019)."""
+    if not 0 < peak_at < 1:
+        raise ConfigurationError(f"peak_at={peak_at}: expected a share of the plan between 0 and 1")
+
+    def factor(t: Times, epoch: Times, total: float) -> Times:
+        share = np.clip(epoch / total, 0, 1)
+        rising = start + (1 - start) * 0.5 * (1 - np.cos(pi * np.minimum(share / peak_at, 1)))
+        falling = end + (1 - end) * 0.5 * (1 + np.cos(pi * np.maximum((share - peak_at) / (1 - peak_at), 0)))
+        return np.where(share < peak_at, rising, falling)
+
+    return Schedule("one_cycle", factor, epochs)
+
+
+class ReduceOnPlateau:
+    """Multiplies a model's learning rate by `factor` when a metric has not improved for `patience` epochs.
+
+    metric      a name in the reports: "validation_cost", or "cost" where there is no validation set
+    mode        "min" or "max"; None: by the metric's name
+    threshold   by how much it must improve
+    floor       the rate never falls below this share of its first value
+    """
+
+    name = "reduce_on_plateau"
+
+    def __init__(
+        self,
+        metric: str = "cost",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        floor: float = 0.0,
+        mode: str | None = None,
+    ) -> None:
+        if not 0 < factor < 1:
+            raise ConfigurationError(f"factor={factor}: expected a number between 0 and 1")
+        self.metric, self.factor, self.patience = metric, factor, patience
+        self.threshold, self.floor, self.mode = threshold, floor, mode
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self._best: Any = None
+        self._waited: Any = None
+        self._scale: Any = None
+
+    def after_epoch(self, report: EpochReport) -> NDArray[np.float64]:
+        """Return what each model's learning rate is multiplied with from now on, (n_models,)."""
+        value = report.metric(self.metric)
+        if self._best is None:
+            self._best, self._waited = value.copy(), np.zeros(len(value), int)
+            self._scale = np.ones(len(value))
+            return self._scale  # type: ignore[no-any-return]
+        better = is_better(value, self._best, self.metric, self.mode, self.threshold)
+        self._best = np.where(better, value, self._best)
+        self._waited = np.where(better, 0, self._waited + 1)
+        due = self._waited > self.patience
+        self._scale = np.where(due, np.maximum(self._scale * self.factor, self.floor), self._scale)
+        self._waited[due] = 0
+        return self._scale  # type: ignore[no-any-return]
+
+
+SCHEDULES: dict[str, Callable[..., Schedule | ReduceOnPlateau]] = {
+    "constant": constant,
+    "step": step,
+    "exponential": exponential,
+    "inverse_scaling": inverse_scaling,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+    "reduce_on_plateau": ReduceOnPlateau,
+}
+
+
+def get_schedule(given: str | Schedule | ReduceOnPlateau | None) -> Schedule | ReduceOnPlateau:
+    """Return the schedule of a name, or a schedule itself; None is the constant one."""
+    if given is None:
+        return constant()
+    if isinstance(given, Schedule | ReduceOnPlateau):
+        return given
+    if given not in SCHEDULES:
+        raise unknown_name("schedule", given, SCHEDULES)
+    return SCHEDULES[given]()
+
+
+def _check(name: str, value: float, low: float) -> None:
+    if value < low:
+        raise ConfigurationError(f"{name}={value}: expected at least {low}")

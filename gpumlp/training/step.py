@@ -1,0 +1,64 @@
+"""TrainingStep: the ordered list of calls that is one step, for a given data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gpumlp.backends.protocol import Array, BatchSource, StepNumbers, Tally
+from gpumlp.network.backpropagation import backpropagation
+from gpumlp.network.feedforward import feedforward_to_output
+from gpumlp.network.network import Network
+from gpumlp.network.parameters import Parameters
+from gpumlp.network.workspace import Workspace, build_dropout
+from gpumlp.randomness.seeds import model_keys
+from gpumlp.training.hyper_table import HyperTable
+
+
+class TrainingStep:
+    """Trains on the next batch at each call. The first call runs eagerly, and is a real step; later ones replay it."""
+
+    def __init__(
+        self,
+        net: Network,
+        source: BatchSource,
+        hyper: HyperTable,
+        numbers: StepNumbers,
+        state: list[Array],
+        clock: Array,
+        tally: Tally,
+    ) -> None:
+        backend, architecture, p = net.backend, net.architecture, net.parameters
+        n_inputs = 1 if source.keys is None else len(source.keys)
+        n_weights = 1 if source.sample_weight is None else len(source.sample_weight)
+        ws = Workspace(
+            backend,
+            architecture,
+            net.n_models,
+            source.batch,
+            n_inputs,
+            n_weights,
+            in_place=True,
+            backward=True,
+        )
+        grad = Parameters(backend, p.layout, net.n_models)
+        keys = model_keys(net.seeds, net.model_ids)
+        dropout = build_dropout(backend, net.dropout, net.sizes, net.n_models, source.batch, keys, clock)
+
+        def step() -> None:
+            backend.gather_batch(source, clock, ws.batch, tally, numbers)
+            feedforward_to_output(backend, architecture, p, ws, dropout)
+            backpropagation(backend, architecture, p, ws, grad, tally, clock, dropout)
+            if hyper.clip_norm is not None:
+                backend.gradient_norm(grad.theta, hyper.clip_norm, numbers)
+            backend.update(numbers, p.theta, grad.theta, state, hyper.bounds, clock, source.batch)
+
+        self._next: Callable[[], None] = self._first
+        self._step, self._capture = step, backend.capture
+
+    def _first(self) -> None:
+        self._step()
+        self._next = self._capture(self._step)
+
+    def __call__(self) -> None:
+        """Perform the next step."""
+        self._next()

@@ -1,0 +1,414 @@
+"""Trainer: fits a network to data, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.protocol import EPOCH, FIRST_BAD, POSITION, STEP, BatchSource, StepNumbers, Tally
+from gpumlp.errors import ConfigurationError, DataError, DivergenceError, ShapeError
+from gpumlp.formulas.update_rules import RULES, UpdateRule, per_step_names
+from gpumlp.network.evaluation import Evaluation, build_source, read_tally
+from gpumlp.network.network import Network, check_sample_weight
+from gpumlp.network.targets import Targets, check_inputs, check_targets
+from gpumlp.randomness.seeds import model_keys, shared_key
+from gpumlp.shapes import HostArray, expect
+from gpumlp.training.history import History
+from gpumlp.training.hyper_table import HyperTable
+from gpumlp.training.monitors import EpochReport, Monitor, RunInfo, Stop, WeightKeeper
+from gpumlp.training.schedules import ReduceOnPlateau, Schedule, get_schedule
+from gpumlp.training.step import TrainingStep
+
+
+class Trainer:
+    """Trains a network; each `fit` goes on where the last one ended, until `reset`.
+
+    net                  the Network, whose parameters are overwritten
+    optimizer            name of an update rule, or a configured one: gpumlp.rules.adam(beta1=0.8)
+    learning_rate        a number, or one for each model; l2, l1 and a rule's numbers likewise
+    batch_size           rows of a batch, or "full"; a short last batch counts by its own size
+    reduction            "mean" of the gradients of a batch, or their "sum"
+    l2, l1               penalties (l2 / 2) |W|^2 and l1 |W| in the averaged cost, on weights only; under "sum" they are
+                         multiplied by the batch's rows as the cost is
+    clip_norm            largest norm of a model's gradient, before penalties
+    schedule             name of a schedule, or a configured one: gpumlp.schedules.cosine(warmup=2)
+    shuffle              True: each model has an order of its own in each epoch; "shared": one order for all; False: as
+                         the rows stand
+    train_biases         whether biases are updated at all
+    momentum_on_biases   whether the rule's momentum acts on biases, too
+    state                initial state of the rule by name: (n_models, n_params), or a list of (like W, like b) by layer
+    on_divergence        "raise" (default for one model) or "stop" (default for several): what happens when a model's
+                         cost or weights are no longer finite; its weights return to its last finite epoch
+
+    Raises               ConfigurationError, UnknownName, ShapeError
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        optimizer: str | UpdateRule = "adam",
+        learning_rate: Any = 1e-3,
+        batch_size: int | str = 64,
+        reduction: str = "mean",
+        l2: Any = 0.0,
+        l1: Any = 0.0,
+        clip_norm: Any = None,
+        schedule: str | Schedule | ReduceOnPlateau | None = None,
+        shuffle: bool | str = True,
+        train_biases: bool = True,
+        momentum_on_biases: bool = True,
+        state: Mapping[str, Any] | None = None,
+        on_divergence: str | None = None,
+    ) -> None:
+        self.net = net
+        self.rule = RULES.get(optimizer)
+        self.batch_size = batch_size
+        if batch_size != "full" and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
+            raise ConfigurationError(f'batch_size={batch_size!r}: expected a number of rows of at least 1, or "full"')
+        _one_of("reduction", reduction, ("mean", "sum"))
+        _one_of("shuffle", shuffle, (True, False, "shared"))
+        on_divergence = on_divergence or ("raise" if net.n_models == 1 else "stop")
+        _one_of("on_divergence", on_divergence, ("raise", "stop"))
+        if shuffle == "shared" and len(set(net.seeds)) > 1:
+            raise ConfigurationError('shuffle="shared" needs one seed for all models; give one, or use shuffle=True')
+        self.reduction, self.shuffle, self.on_divergence = reduction, shuffle, on_divergence
+        self.schedule = get_schedule(schedule)
+        self.hyper = HyperTable(
+            self.rule,
+            net.parameters.layout,
+            net.n_models,
+            learning_rate,
+            l2,
+            l1,
+            clip_norm,
+            train_biases,
+            momentum_on_biases,
+        )
+        self.numbers = build_numbers(self.rule, self.hyper, net)
+        self._initial_state = dict(state or {})
+        unknown = set(self._initial_state) - set(self.rule.state)
+        if unknown:
+            raise ConfigurationError(
+                f"state holds {sorted(unknown)}, update rule {self.rule.name} keeps {list(self.rule.state)}"
+            )
+        backend, layout = net.backend, net.parameters.layout
+        self.clock = backend.empty((3,), np.int64)
+        self.state = {name: backend.empty((net.n_models, layout.n_params)) for name in self.rule.state}
+        self._set_state()
+
+    # ---------------------------------------------------------------- state
+
+    def reset(self) -> None:
+        """Start anew: initial weights, state of the rule, step and epoch counters; stopped models run again."""
+        self.net.reset()
+        self._set_state()
+
+    def _set_state(self) -> None:
+        backend = self.net.backend
+        backend.fill(self.clock, 0)
+        self.numbers.skip[:] = False
+        self.hyper.scale_rate(1.0)
+        if isinstance(self.schedule, ReduceOnPlateau):
+            self.schedule.reset()
+        for name, buffer in self.state.items():
+            backend.fill(buffer, 0)
+            if name in self._initial_state:
+                self._put_state(name, self._initial_state[name], buffer)
+
+    def _put_state(self, name: str, given: Any, buffer: Any) -> None:
+        """Overwrite a state buffer with a flat array, or with pairs (like W, like b) by layer."""
+        backend, p = self.net.backend, self.net.parameters
+        if isinstance(given, np.ndarray):
+            expect(given, f"state[{name!r}]", tuple(buffer.shape))
+            backend.copy(backend.from_host(given, backend.dtype), buffer)
+            return
+        views, n_layers = p.views(buffer), self.net.architecture.n_layers
+        if len(given) != n_layers:
+            raise ShapeError(f"state[{name!r}] has {len(given)} layers, {self.net.architecture} has {n_layers}")
+        for l, pair in enumerate(given):
+            for value, out in zip(pair, (views[l], views[n_layers + l]), strict=True):
+                array = np.asarray(value, backend.dtype)
+                if array.shape != tuple(out.shape):
+                    expect(array, f"state[{name!r}][{l}]", tuple(out.shape[1:]))
+                backend.copy(backend.from_host(array), out)
+
+    @property
+    def step_count(self) -> int:
+        """Steps done since the last reset."""
+        return int(self.net.backend.to_host(self.clock)[STEP])
+
+    @property
+    def epoch_count(self) -> int:
+        """Epochs done since the last reset."""
+        return int(self.net.backend.to_host(self.clock)[EPOCH])
+
+    # ---------------------------------------------------------------- fit
+
+    def fit(
+        self,
+        X: Any,
+        Y: Any,
+        epochs: int,
+        validation: tuple[Any, Any] | None = None,
+        sample_weight: Any = None,
+        order: Any = None,
+        monitors: Sequence[Monitor] = (),
+    ) -> History:
+        """Train for `epochs` more epochs and return what happened in them.
+
+        X              (n_samples, in_features); kept in its own dtype and cast batch by batch
+        Y              (n_samples, out) targets, or (n_samples,) labels; numbers of one output
+        validation     (X, Y) to evaluate after each epoch
+        sample_weight  (n_samples,), or (n_models, n_samples)
+        order          (epochs, n_samples) row numbers, followed row for row instead of any shuffling
+        monitors       what watches, in this order
+        Raises         ShapeError, DataError, ConfigurationError; DivergenceError as `on_divergence` says, and when no
+                       model remains
+        """
+        return _Run(self, X, Y, epochs, validation, sample_weight, order, monitors).run()
+
+
+class _Run:
+    """One `fit`: validates, builds the step, and goes through the epochs."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        X: Any,
+        Y: Any,
+        epochs: int,
+        validation: tuple[Any, Any] | None,
+        sample_weight: Any,
+        order: Any,
+        monitors: Sequence[Monitor],
+    ) -> None:
+        self.trainer, self.net = trainer, trainer.net
+        self.backend, self.numbers = self.net.backend, trainer.numbers
+        if not (isinstance(epochs, int | np.integer) and epochs >= 0):
+            raise ConfigurationError(f"epochs={epochs!r}: expected a whole number of at least 0")
+        self.epochs, self.monitors = int(epochs), list(monitors)
+        X = check_inputs(X, self.net.architecture)
+        targets = check_targets(Y, len(X), self.net.architecture, self.net.dtype)
+        weights = None if sample_weight is None else check_sample_weight(sample_weight, len(X), self.net.n_models)
+        self.order = None if order is None else check_order(order, self.epochs, len(X))
+        self.source = self._build_source(X, targets, weights)
+        n_models = self.net.n_models
+        self.tally = Tally(self.backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
+        self.numbers.factors = np.ones(self.source.n_steps)
+        state = [trainer.state[name] for name in trainer.rule.state]
+        self.step = TrainingStep(self.net, self.source, trainer.hyper, self.numbers, state, trainer.clock, self.tally)
+        self.validation_Y, self.validation = self._build_validation(validation)
+        self.history = History(self.net.model_ids)
+        self.last_finite = _Keeper(self.net)
+
+    def _build_source(self, X: HostArray, targets: Targets, weights: HostArray | None) -> BatchSource:
+        """Return the training set with the order in which its rows come."""
+        trainer, net = self.trainer, self.net
+        batch = len(X) if trainer.batch_size == "full" else min(int(trainer.batch_size), len(X))
+        keys = rows = None
+        if self.order is not None:
+            rows = self.backend.empty((1, len(X)), np.int64)
+        elif trainer.shuffle == "shared":
+            keys = shared_key(net.seeds[0])[None]
+        elif trainer.shuffle:
+            keys = model_keys(net.seeds, net.model_ids)
+        return build_source(
+            self.backend,
+            X,
+            targets,
+            batch,
+            sample_weight=weights,
+            mean=trainer.reduction == "mean",
+            keys=keys,
+            rows=rows,
+        )
+
+    def _build_validation(self, validation: tuple[Any, Any] | None) -> tuple[Any, Evaluation | None]:
+        if validation is None:
+            return None, None
+        if not (isinstance(validation, tuple | list) and len(validation) == 2):
+            raise ConfigurationError("validation: expected a pair (X, Y)")
+        net = self.net
+        X = check_inputs(validation[0], net.architecture, "validation X")
+        targets = check_targets(validation[1], len(X), net.architecture, net.dtype, "validation Y")
+        self.validation_X = X
+        return validation[1], Evaluation(self.backend, net.architecture, net.parameters, X, targets)
+
+    def run(self) -> History:
+        """Go through the epochs; monitors are told of the end whatever happens."""
+        first = self.trainer.epoch_count
+        info = RunInfo(
+            self.net.n_models,
+            self.net.model_ids,
+            first,
+            self.epochs,
+            self.source.n_rows,
+            self.source.n_steps,
+            self.source.batch,
+            f"{self.backend.name} on {self.backend.device}",
+            lambda: _Keeper(self.net),
+        )
+        began: list[Monitor] = []
+        self.last_finite.save(np.ones(self.net.n_models, bool))
+        try:
+            for monitor in self.monitors:
+                began.append(monitor)
+                monitor.training_began(info)
+            for epoch in range(first, first + self.epochs):
+                if self.numbers.skip.all():
+                    break
+                self._epoch(epoch, first)
+        finally:
+            for monitor in began:
+                monitor.training_ended()
+        return self.history
+
+    def _epoch(self, epoch: int, first: int) -> None:
+        """Train for one epoch, numbered from 0, evaluate, report, and stop what is to be stopped."""
+        self._begin_epoch(epoch, first)
+        for monitor in self.monitors:
+            monitor.epoch_began(epoch + 1)
+        active = ~self.numbers.skip
+        seconds = self._steps()
+        self.backend.fill(self.trainer.clock[EPOCH : EPOCH + 1], epoch + 1)
+        values = {name: np.where(active, value, np.nan) for name, value in read_tally(self.backend, self.tally).items()}
+        rate = self.trainer.hyper.values["eta"][0] * self.numbers.factors[-1]
+        values["learning_rate"] = np.where(active, rate, np.nan)
+        diverged = self._diverged(active, values["cost"])
+        if self.validation is not None:
+            for name, value in self.validation.run().items():
+                values[f"validation_{name}"] = np.where(active, value, np.nan)
+        report = EpochReport(
+            epoch + 1,
+            self.trainer.step_count,
+            values,
+            active,
+            seconds,
+            self.source.n_rows / seconds,
+            self._predictions,
+        )
+        self.history.append(report)
+        for monitor in self.monitors:
+            self._stop(monitor.epoch_ended(report))
+        if isinstance(self.trainer.schedule, ReduceOnPlateau):
+            self.trainer.hyper.scale_rate(self.trainer.schedule.after_epoch(report))
+        self._stop_diverged(diverged, epoch + 1)
+
+    def _begin_epoch(self, epoch: int, first: int) -> None:
+        """Set the tables that hold for the whole epoch."""
+        self.backend.fill(self.tally.values, 0)
+        self.backend.fill(self.trainer.clock[POSITION : POSITION + 1], 0)
+        schedule = self.trainer.schedule
+        if isinstance(schedule, Schedule):
+            self.numbers.factors = schedule.factors(
+                self.trainer.step_count, epoch, self.source.n_steps, first + self.epochs
+            )
+        if self.order is not None:
+            self.backend.copy(self.backend.from_host(self.order[epoch - first][None]), self.source.rows)
+
+    def _steps(self) -> float:
+        """Perform the steps of an epoch and return how long they took, in seconds."""
+        step = self.step
+        told = [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
+        began = perf_counter()
+        with self.backend.session():
+            for number in range(1, self.source.n_steps + 1):
+                step()
+                for tell in told:
+                    tell(number)
+            self.backend.synchronize()
+        return perf_counter() - began
+
+    def _diverged(self, active: Any, cost: Any) -> Any:
+        """Return which models' cost or weights are not finite; keep the weights of the others."""
+        finite = np.isfinite(cost) & self.backend.finite_models(self.net.parameters.theta)
+        diverged = active & ~finite
+        if (active & finite).any():
+            self.last_finite.save(active & finite)
+        if diverged.any():
+            self.last_finite.restore(diverged)
+        return diverged
+
+    def _stop(self, wish: Stop | None) -> None:
+        """Stop the models that a monitor wants stopped."""
+        if wish is None:
+            return
+        models = np.ones(self.net.n_models, bool) if wish.models is None else np.asarray(wish.models, bool)
+        for m in np.flatnonzero(models & ~self.numbers.skip):
+            self.history.stopped[self.net.model_ids[m]] = wish.reason
+        self.numbers.skip |= models
+
+    def _stop_diverged(self, diverged: Any, epoch: int) -> None:
+        """Stop models that diverged, and raise if that is wanted or none remains."""
+        if not diverged.any():
+            return
+        first_bad = self.backend.to_host(self.tally.values)[FIRST_BAD]
+        worst = int(np.flatnonzero(diverged)[0])
+        for m in np.flatnonzero(diverged):
+            step = int(first_bad[m]) or self.trainer.step_count
+            self.history.stopped[self.net.model_ids[m]] = f"diverged in epoch {epoch}, step {step}"
+        self.numbers.skip |= diverged
+        if self.trainer.on_divergence == "raise" or self.numbers.skip.all():
+            step = int(first_bad[worst]) or self.trainer.step_count
+            model = self.net.model_ids[worst]
+            raise DivergenceError(
+                f"model {model} diverged in epoch {epoch}: its cost or weights are not finite from step {step} on; its "
+                "weights are those of its last finite epoch. Lower learning_rate, set clip_norm, or scale the data",
+                model,
+                epoch,
+                step,
+            )
+
+    def _predictions(self) -> tuple[Any, Any]:
+        """Return targets and outputs of the validation set."""
+        if self.validation is None:
+            raise ConfigurationError("a metric of the validation set needs fit(..., validation=(X, Y))")
+        return self.validation_Y, self.net.predict(self.validation_X)
+
+
+class _Keeper(WeightKeeper):
+    """Keeps a copy of theta on the backend."""
+
+    def __init__(self, net: Network) -> None:
+        self._backend, self._theta = net.backend, net.parameters.theta
+        self._kept = net.backend.empty(tuple(self._theta.shape))
+
+    def save(self, models: Any) -> None:
+        self._move(models, self._theta, self._kept)
+
+    def restore(self, models: Any) -> None:
+        self._move(models, self._kept, self._theta)
+
+    def _move(self, models: Any, src: Any, out: Any) -> None:
+        if models.all():
+            self._backend.copy(src, out)
+        else:
+            for m in np.flatnonzero(models):
+                self._backend.copy(src[m], out[m])
+
+
+def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network) -> StepNumbers:
+    """Return the table of a step's numbers for a rule."""
+    names = ("eta", *rule.defaults, *per_step_names(rule), "l2", "l1", "clip")
+    shape = (len(names), *hyper.values["eta"].shape)
+    skip = np.zeros(net.n_models, np.bool_)
+    return StepNumbers(rule, hyper.extras, hyper.values, names, net.backend.empty(shape), np.ones(1), skip)
+
+
+def check_order(order: Any, epochs: int, n_rows: int) -> HostArray:
+    """Return an explicit order as (epochs, n_rows) int64; raise ShapeError or DataError."""
+    array = np.asarray(order)
+    expect(array, "order", (epochs, n_rows), "one line of row numbers for each epoch")
+    if array.dtype.kind not in "iu":
+        raise DataError(f"order has dtype {array.dtype}, expected whole row numbers")
+    if array.size and not (array.min() >= 0 and array.max() < n_rows):
+        raise DataError(f"order names rows {array.min()} to {array.max()}, the data have rows 0 to {n_rows - 1}")
+    return array.astype(np.int64)
+
+
+def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        raise ConfigurationError(f"{name}={value!r}: expected one of {', '.join(repr(k) for k in known)}")
