@@ -1,0 +1,47 @@
+"""gpumlp: a batched trainer for multi-layer perceptrons, one network or hundreds at once."""
+
+from gpumlp import errors
+from gpumlp.backends.select import get_backend, use_backend
+from gpumlp.formulas import activations, costs
+from gpumlp.formulas import update_rules as rules
+from gpumlp.formulas.activations import Activation
+from gpumlp.formulas.costs import Cost
+from gpumlp.formulas.register import register
+from gpumlp.formulas.update_rules import UpdateRule
+from gpumlp.network.network import Network
+from gpumlp.saved_model import SavedModel, load
+from gpumlp.training import schedules
+from gpumlp.training.history import History
+from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
+from gpumlp.training.progress import ProgressBar
+from gpumlp.training.trainer import Trainer
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Activation",
+    "Cost",
+    "CsvLog",
+    "EarlyStopping",
+    "History",
+    "JsonLinesLog",
+    "KeepBest",
+    "Metric",
+    "Monitor",
+    "Network",
+    "ProgressBar",
+    "SavedModel",
+    "Stop",
+    "Trainer",
+    "UpdateRule",
+    "__version__",
+    "activations",
+    "costs",
+    "errors",
+    "get_backend",
+    "load",
+    "register",
+    "rules",
+    "schedules",
+    "use_backend",
+]
