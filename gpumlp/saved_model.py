@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -14,14 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.atomic import replacing
 from gpumlp.data import Standardiser
 from gpumlp.errors import ConfigurationError, GpumlpError, ModelFileError
+from gpumlp.formulas.registry import UNIT
 from gpumlp.network.network import Network
+from gpumlp.network.parameters import ParameterLayout
 from gpumlp.shapes import HostArray
 
 FORMAT = "gpumlp model"
 VERSION = 1
 HEADER = "header.json"
+# what zipfile raises for an archive that is damaged, RuntimeError where a flipped bit says that it is encrypted
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError)
 MAX_HEADER = 16 * 2**20  # bytes; a header with a million feature names stays below
 
 
@@ -68,11 +71,24 @@ class SavedModel:
         return numbers
 
     def probabilities(self, X: Any) -> HostArray:
-        """Return the probability of each class, (n_samples, n_classes), for raw rows of a classification."""
+        """Return the probability of each class, (n_samples, n_classes), for raw rows of a classification.
+
+        Several sigmoid outputs are divided by their sum.
+        Raises   ConfigurationError for a regression, and for outputs that are no probabilities
+        """
         if self.task != "classification":
             raise ConfigurationError("probabilities are defined for a classification; this model is a regression")
+        activation = self.network.architecture.activations[-1]
+        if activation.range not in UNIT:
+            raise ConfigurationError(
+                f"output activation {activation.name} gives numbers in {activation.range}, which are no probabilities; "
+                "train with softmax or sigmoid outputs"
+            )
         mean = self.outputs(X).mean(axis=0)
-        return np.column_stack([1 - mean, mean]) if mean.shape[1] == 1 else mean
+        if mean.shape[1] == 1:
+            return np.column_stack([1 - mean, mean])
+        shares: HostArray = mean if activation.row_wise else mean / mean.sum(axis=1, keepdims=True)
+        return shares
 
     # ---------------------------------------------------------------- file
 
@@ -84,18 +100,10 @@ class SavedModel:
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
         content = self._content()
-        temporary = None
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-                temporary = file.name
+            with replacing(path) as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
         except OSError as error:
-            if temporary is not None and os.path.exists(temporary):
-                os.unlink(temporary)
             raise ModelFileError(f"cannot write {path}: {error.strerror}; choose another place") from error
         return path
 
@@ -144,11 +152,14 @@ def load(path: str | Path, backend: str | None = "auto", device: str | None = No
     try:
         with zipfile.ZipFile(path) as archive:
             header = _read_header(archive, path)
+            _check_size(archive, header, path)
             network = _build_network(header, path, backend, device)
             return _read_arrays(archive, header, network, path)
+    except GpumlpError:
+        raise
     except OSError as error:
         raise ModelFileError(f"cannot read model {path}: {error.strerror or error}; check the path") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except DAMAGE as error:
         raise ModelFileError(f"{path} is no gpumlp model, or is damaged ({error}); save it again") from error
 
 
@@ -162,7 +173,7 @@ def _read_header(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
         raise ModelFileError(f"{path}: {HEADER} is larger than {MAX_HEADER} bytes; it is damaged or forged")
     try:
         header = json.loads(archive.read(HEADER))
-    except (ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise ModelFileError(f"{path}: {HEADER} cannot be read ({error}); save the model again") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelFileError(f"{path} is no gpumlp model: its header does not say so")
@@ -173,6 +184,18 @@ def _read_header(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
             f"it was written by gpumlp {header.get('written_by')}, install that or a newer one"
         )
     return header
+
+
+def _check_size(archive: zipfile.ZipFile, header: dict[str, Any], path: Path) -> None:
+    """Refuse a header that claims more parameters than the file holds, before memory is taken for them."""
+    try:
+        layout = ParameterLayout(tuple(int(n) for n in header["sizes"]))
+        claimed = layout.n_trainable * len(header["model_ids"]) * np.dtype(header["dtype"]).itemsize
+    except (KeyError, TypeError, ValueError):
+        return  # `_build_network` says what is wrong with it
+    held = sum(member.file_size for member in archive.infolist())
+    if claimed > held:
+        raise ModelFileError(f"{path}: the header claims {claimed} bytes of parameters, the file holds {held}")
 
 
 def _build_network(header: dict[str, Any], path: Path, backend: str | None, device: str | None) -> Network:
@@ -254,17 +277,11 @@ def _read_array(
             array: HostArray = np.lib.format.read_array(member, allow_pickle=False)
     except GpumlpError:
         raise
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise ModelFileError(f"{path}: array {name} cannot be read ({error}); save the model again") from error
     if not np.isfinite(array).all():
         raise ModelFileError(f"{path}: array {name} holds values that are not finite; train the model again")
     return array
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _own_version() -> str:

@@ -29,17 +29,26 @@ class _Worker:
         self.end.acquire()
         self.work: Work = lambda: None
         self.error: BaseException | None = None
+        self.dismissed = False
         threading.Thread(target=self._serve, name="gpumlp elementwise", daemon=True).start()
 
     def _serve(self) -> None:
         with np.errstate(all="ignore"):  # as the training loop; divergence is found in the cost
             while True:
                 self.begin.acquire()
+                if self.dismissed:
+                    return
                 try:
                     self.work()
                 except BaseException as error:
                     self.error = error
                 self.end.release()
+
+    def dismiss(self) -> None:
+        """Let the thread end once it has nothing more to do."""
+        self.dismissed = True
+        if self.begin.locked():
+            self.begin.release()
 
 
 _workers: list[_Worker] = []
@@ -106,7 +115,9 @@ def together(pieces: Sequence[Work]) -> None:
     try:
         _divide(pieces)
     except BaseException:
-        _workers.clear()  # Ctrl-C may have come between two locks; idle threads are cheaper than a deadlock
+        for worker in _workers:  # Ctrl-C may have come between two of their locks
+            worker.dismiss()
+        _workers.clear()
         raise
     finally:
         _in_use.release()

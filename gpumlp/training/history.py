@@ -97,6 +97,7 @@ class History:
         """
         try:
             from matplotlib.figure import Figure
+            from matplotlib.ticker import MaxNLocator
         except ImportError as error:
             raise BackendUnavailable('History.plot needs matplotlib; pip install "gpumlp[plot]"') from error
         panels = [[n for n in self.names if kind in n] for kind in ("cost", "accuracy")]
@@ -110,6 +111,7 @@ class History:
                 )
                 lines[0].set_label(name.replace("_", " "))
             axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylabel("accuracy" if "accuracy" in names[0] else "cost")
             axes.grid(alpha=0.3)
             axes.legend()

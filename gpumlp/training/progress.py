@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 REDRAW = 0.1  # seconds between two drawings within an epoch
+OTHER_COLUMNS = 72  # characters that all but the bar take
 
 
 class ProgressBar(Monitor):
@@ -30,15 +31,16 @@ class ProgressBar(Monitor):
 
     def training_began(self, run: RunInfo) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = self._console or Console(stderr=True)
 
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[last]}"),
-            BarColumn(),
+            BarColumn(bar_width=max(6, min(40, console.width - OTHER_COLUMNS))),
             TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console or Console(stderr=True),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
             auto_refresh=False,
         )
         self._steps, self._epochs_done = run.n_steps, 0
@@ -59,14 +61,16 @@ class ProgressBar(Monitor):
 
     def epoch_ended(self, report: EpochReport) -> None:
         self._epochs_done += 1
-        parts = []
-        for name in ("cost", "accuracy", "validation_cost", "validation_accuracy"):
-            if name in report.values and report.active.any():
-                value = float(np.nanmean(report.values[name][report.active]))
-                short = name.replace("validation_", "val. ")
-                parts.append(f"{short} {value:.1%}" if "accuracy" in name else f"{short} {value:.4f}")
-        parts.append(f"{report.samples_per_second:,.0f} samples/s")
-        self._update(completed=self._epochs_done * self._steps, numbers="  ".join(parts))
+        parts = [self._score(report, "", "cost"), self._score(report, "validation_", "val")]
+        parts.append(f"{report.samples_per_second / 1000:,.0f}k/s")
+        self._update(completed=self._epochs_done * self._steps, numbers="  ".join(part for part in parts if part))
+
+    def _score(self, report: EpochReport, prefix: str, label: str) -> str:
+        """Return cost and accuracy, the mean over the models that were trained, in few characters."""
+        names = [prefix + name for name in ("cost", "accuracy") if prefix + name in report.values]
+        means = [float(np.nanmean(report.values[name][report.active])) for name in names]
+        numbers = [f"{m:.1%}" if "accuracy" in n else f"{m:.4f}" for n, m in zip(names, means, strict=True)]
+        return " ".join([label or "cost", *numbers]) if names else ""
 
     def _update(self, **fields: Any) -> None:
         assert self._progress is not None

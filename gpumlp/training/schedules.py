@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpumlp.errors import ConfigurationError, unknown_name
+from gpumlp.errors import ConfigurationError
+from gpumlp.formulas.registry import Registry
 from gpumlp.training.monitors import EpochReport, is_better
 
 Times = NDArray[np.float64]
@@ -46,7 +47,8 @@ def constant() -> Schedule:
 
 def step(every: int = 10, factor: float = 0.1) -> Schedule:
     """Return factor ** (epochs done // every)."""
-    _check("every", every, low=1)
+    if every < 1:
+        raise ConfigurationError(f"every={every}: expected a number of epochs of at least 1")
     return Schedule("step", lambda t, epoch, epochs: factor ** np.floor(np.floor(epoch) / every))
 
 
@@ -135,28 +137,11 @@ class ReduceOnPlateau:
         return self._scale  # type: ignore[no-any-return]
 
 
-SCHEDULES: dict[str, Callable[..., Schedule | ReduceOnPlateau]] = {
-    "constant": constant,
-    "step": step,
-    "exponential": exponential,
-    "inverse_scaling": inverse_scaling,
-    "cosine": cosine,
-    "one_cycle": one_cycle,
-    "reduce_on_plateau": ReduceOnPlateau,
-}
+SCHEDULES: Registry[Schedule | ReduceOnPlateau] = Registry("schedule")
+for _maker in (constant, step, exponential, inverse_scaling, cosine, one_cycle, ReduceOnPlateau):
+    SCHEDULES.register(_maker)
 
 
 def get_schedule(given: str | Schedule | ReduceOnPlateau | None) -> Schedule | ReduceOnPlateau:
-    """Return the schedule of a name, or a schedule itself; None is the constant one."""
-    if given is None:
-        return constant()
-    if isinstance(given, Schedule | ReduceOnPlateau):
-        return given
-    if given not in SCHEDULES:
-        raise unknown_name("schedule", given, SCHEDULES)
-    return SCHEDULES[given]()
-
-
-def _check(name: str, value: float, low: float) -> None:
-    if value < low:
-        raise ConfigurationError(f"{name}={value}: expected at least {low}")
+    """Return the schedule of a name such as "step" or "step(every=5)", or a schedule itself; None is constant."""
+    return constant() if given is None else SCHEDULES.get(given)

@@ -1,0 +1,5 @@
+"""The command line, `gpumlp train | predict | info`; nothing else in gpumlp imports typer."""
+
+from gpumlp.cli.app import main
+
+__all__ = ["main"]

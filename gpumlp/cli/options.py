@@ -1,0 +1,187 @@
+"""The options of the commands: their names, with those of scikit-learn and Chainer, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from gpumlp.errors import ConfigurationError, unknown_name
+
+TASKS = ("classification", "regression")
+
+
+def _option(*names: str, panel: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, help=help, **more)
+
+
+DATA, NET, FIT, RUN = "Data", "Network", "Training", "Running"
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="digits, iris, wine, breast_cancer, diabetes, xor; or a .csv, .tsv, .npz, .npy or idx file.",
+    ),
+]
+Target = Annotated[
+    str | None,
+    _option(
+        "--target",
+        panel=DATA,
+        metavar="NAME",
+        help="Which y: a column's name or number (csv), an array's name (npz), a file (npy, idx). "
+        "Without it the last column, the array y, or the labels beside the images.",
+    ),
+]
+Header = Annotated[
+    bool | None,
+    _option("--header/--no-header", panel=DATA, help="Whether line 1 of a csv file holds names; told by itself."),
+]
+TaskName = Annotated[
+    str | None,
+    _option("--task", panel=DATA, metavar="NAME", help="classification or regression; told by the target itself."),
+]
+ValFraction = Annotated[
+    float | None,
+    _option(
+        "--val-fraction",
+        "--validation-fraction",
+        panel=DATA,
+        help="Share of the rows held out for the closing line; 0 for none. Default 0.2, and 0 for fewer than 10 rows.",
+    ),
+]
+Standardise = Annotated[
+    bool,
+    _option(
+        "--standardise/--no-standardise",
+        "--standardize/--no-standardize",
+        panel=DATA,
+        help="Bring each feature to mean 0 and deviation 1, as measured on the training rows. Recommended for pixels.",
+    ),
+]
+Hidden = Annotated[
+    str,
+    _option(
+        "--hidden",
+        "--hidden-layer-sizes",
+        "--unit",
+        "-u",
+        panel=NET,
+        metavar="N,N",
+        help='Neurons of the hidden layers; "none" for no such layer.',
+    ),
+]
+ActivationNames = Annotated[
+    str,
+    _option(
+        "--activation",
+        panel=NET,
+        metavar="NAMES",
+        help="Of the hidden layers: one, or one for each: tanh,leaky_relu(0.2). `gpumlp info` lists them.",
+    ),
+]
+Output = Annotated[
+    str | None,
+    _option(
+        "--output", panel=NET, metavar="NAME", help="Activation of the output: softmax for classes, else identity."
+    ),
+]
+CostName = Annotated[
+    str | None,
+    _option("--cost", panel=NET, metavar="NAME", help="categorical_cross_entropy for classes, else quadratic."),
+]
+Dropout = Annotated[float, _option("--dropout", panel=NET, help="Share of hidden units dropped while training.")]
+Optimizer = Annotated[str, _option("--optimizer", "--solver", panel=FIT, metavar="NAME", help="Update rule.")]
+LearningRate = Annotated[float, _option("--lr", "--learning-rate-init", panel=FIT, help="Learning rate.")]
+BatchSize = Annotated[
+    str,
+    _option("--batch-size", "--batchsize", "-b", panel=FIT, metavar="N", help='Rows of a batch, or "full".'),
+]
+Epochs = Annotated[int, _option("--epochs", "--epoch", "-e", "--max-iter", panel=FIT, min=1, help="Epochs.")]
+L2 = Annotated[
+    float,
+    _option(
+        "--l2",
+        "--alpha",
+        panel=FIT,
+        help="Penalty l2 / 2 times the squared weights (scikit-learn divides its alpha by the rows of a batch).",
+    ),
+]
+ClipNorm = Annotated[float | None, _option("--clip-norm", panel=FIT, help="Largest norm of a gradient.")]
+ScheduleName = Annotated[
+    str | None,
+    _option("--schedule", panel=FIT, metavar="NAME", help="Of the learning rate, for example cosine or step(every=5)."),
+]
+Patience = Annotated[
+    int | None,
+    _option(
+        "--early-stopping",
+        panel=FIT,
+        metavar="EPOCHS",
+        min=1,
+        help="Stop when the cost of a tenth of the training rows, set aside, has not fallen for so many epochs.",
+    ),
+]
+Seed = Annotated[
+    int, _option("--seed", "--random-state", panel=RUN, min=0, help="Of the split, the weights and the order.")
+]
+Dtype = Annotated[str, _option("--dtype", panel=RUN, metavar="NAME", help="float32 or float64.")]
+BackendName = Annotated[
+    str, _option("--backend", panel=RUN, metavar="NAME", help="auto, numpy, numba or cuda; see `gpumlp info`.")
+]
+Device = Annotated[
+    str | None, _option("--device", "-d", panel=RUN, metavar="NAME", help="cpu, cuda, cuda:1; auto by default.")
+]
+Precision = Annotated[
+    str | None, _option("--precision", panel=RUN, metavar="NAME", help="Of the products; that of dtype by default.")
+]
+Save = Annotated[
+    Path | None, _option("--save", "--out", "-o", panel=RUN, metavar="FILE", help="Save the model (.npz).")
+]
+Log = Annotated[
+    Path | None,
+    _option("--log", panel=RUN, metavar="FILE", help="Write a line for each epoch (.csv or .jsonl)."),
+]
+Quiet = Annotated[bool, _option("--quiet", panel=RUN, help="Only the closing line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object on stdout.")]
+
+
+def header_mode(header: bool | None) -> Literal["auto"] | bool:
+    """Return what load_table wants."""
+    return "auto" if header is None else header
+
+
+def hidden_sizes(text: str) -> tuple[int, ...]:
+    """Read "128,64", "(128, 64)" or "none"."""
+    parts = [part for part in text.strip(" ()[]").split(",") if part.strip()]
+    if text.strip().lower() == "none":
+        return ()
+    try:
+        return tuple(int(part) for part in parts)
+    except ValueError as error:
+        raise ConfigurationError(
+            f'--hidden {text!r}: expected whole numbers such as 128,64, or "none" for no hidden layer'
+        ) from error
+
+
+def activation_names(text: str) -> str | list[str]:
+    """Return one name for all hidden layers, or one for each; a comma inside parentheses belongs to its name."""
+    names = [name.strip() for name in re.split(r",(?![^(]*\))", text)]
+    return names if len(names) > 1 else names[0]
+
+
+def batch_rows(text: str) -> int | str:
+    """Read a number of rows; Trainer refuses what is neither that nor "full"."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def expect_task(name: str | None) -> None:
+    """Raise UnknownName unless `name` is a task or None."""
+    if name is not None and name not in TASKS:
+        raise unknown_name("task", name, TASKS)

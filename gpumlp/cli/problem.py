@@ -1,0 +1,97 @@
+"""A table as something to learn: its task, its targets, and which rows are for what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpumlp.data import Standardiser, Table, describe_task, encode_labels, tell_task, train_validation_split
+from gpumlp.errors import DataError
+from gpumlp.formulas.costs import Cost
+from gpumlp.formulas.registry import REALS
+
+Array = NDArray[Any]
+
+FEW_ROWS = 10  # of fewer, such as those of xor, none is held out unless asked for
+TEST_SHARE, CHOICE_SHARE = 0.2, 0.1
+DEFAULTS = {"classification": ("softmax", "categorical_cross_entropy"), "regression": ("identity", "quadratic")}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be learned.
+
+    reason    one sentence: the task, and why
+    y         (n_samples,) or (n_samples, n_out): the target as the table holds it
+    targets   (n_samples,) codes of classes, or (n_samples, n_out) numbers
+    classes   (n_classes,) sorted labels; None for a regression
+    """
+
+    table: Table
+    task: str
+    reason: str
+    y: Array
+    targets: Array
+    classes: Array | None
+
+    @property
+    def n_out(self) -> int:
+        """Outputs that a network for it has."""
+        return self.targets.shape[1] if self.classes is None else len(self.classes)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows to train on, to choose the best epoch by, and to test on; the latter two may be empty."""
+
+    train: Array
+    choice: Array
+    test: Array
+
+
+def pose(table: Table, task: str | None) -> Problem:
+    """Return what there is to learn from a table; raise DataError if there is nothing, or nothing of that task."""
+    assert table.y is not None
+    y = table.y
+    reason = describe_task(y) if task is None else f"{task}, as --task says."
+    if (task or tell_task(y)) == "regression":
+        if y.dtype.kind == "U":
+            raise DataError("the target holds text, expected numbers for a regression; leave --task away")
+        numbers = y.astype(np.float64).reshape(len(y), -1)
+        return Problem(table, "regression", reason, y, numbers, None)
+    codes, classes = encode_labels(y)
+    if len(classes) < 2:
+        raise DataError(
+            f"the target holds one class, {classes[0]!s}, expected two or more; is --target the right column?"
+        )
+    return Problem(table, "classification", reason, y, codes, classes)
+
+
+def split(problem: Problem, fraction: float | None, choosing: bool, seed: int) -> Parts:
+    """Hold out test rows, and set rows of the others aside for choosing the best epoch if that is wanted."""
+    n = len(problem.targets)
+    if fraction is None:
+        fraction = TEST_SHARE if n >= FEW_ROWS else 0.0
+    train, none = np.arange(n), np.arange(0)
+    train, test = _part(problem, train, fraction, seed) if fraction else (train, none)
+    train, choice = _part(problem, train, CHOICE_SHARE, seed) if choosing else (train, none)
+    return Parts(train, choice, test)
+
+
+def target_scaler(problem: Problem, cost: Cost, train: Array) -> Standardiser | None:
+    """Return what brings the numbers of a regression to mean 0 and deviation 1 on the training rows.
+
+    None for classes, and for a cost that is not defined for all numbers, such as poisson.
+    """
+    if problem.classes is not None or REALS not in cost.targets:
+        return None
+    return Standardiser.fit(problem.targets[train])
+
+
+def _part(problem: Problem, rows: Array, fraction: float, seed: int) -> tuple[Array, Array]:
+    labels = None if problem.classes is None else problem.targets[rows]
+    kept, taken = train_validation_split(len(rows), fraction, seed, labels)
+    return rows[kept], rows[taken]

@@ -1,0 +1,211 @@
+"""`gpumlp train`: from data to a trained network and one honest line about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gpumlp import __version__
+from gpumlp.backends import threads
+from gpumlp.cli import options as opt
+from gpumlp.cli.errors import tell
+from gpumlp.cli.places import check_place
+from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, pose, split, target_scaler
+from gpumlp.cli.scores import compare, in_words
+from gpumlp.data import Standardiser, load_table
+from gpumlp.network.network import Network
+from gpumlp.saved_model import SavedModel
+from gpumlp.training.history import History
+from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Monitor
+from gpumlp.training.progress import ProgressBar
+from gpumlp.training.trainer import Trainer
+
+LARGE = 10.0  # features beyond it deserve a word about --standardise
+
+
+def train(
+    data: opt.Data,
+    target: opt.Target = None,
+    header: opt.Header = None,
+    task: opt.TaskName = None,
+    val_fraction: opt.ValFraction = None,
+    standardise: opt.Standardise = False,
+    hidden: opt.Hidden = "100",
+    activation: opt.ActivationNames = "relu",
+    output: opt.Output = None,
+    cost: opt.CostName = None,
+    dropout: opt.Dropout = 0.0,
+    optimizer: opt.Optimizer = "adam",
+    lr: opt.LearningRate = 0.001,
+    batch_size: opt.BatchSize = "64",
+    epochs: opt.Epochs = 100,
+    l2: opt.L2 = 0.0,
+    clip_norm: opt.ClipNorm = None,
+    schedule: opt.ScheduleName = None,
+    early_stopping: opt.Patience = None,
+    seed: opt.Seed = 0,
+    dtype: opt.Dtype = "float32",
+    backend: opt.BackendName = "auto",
+    device: opt.Device = None,
+    precision: opt.Precision = None,
+    save: opt.Save = None,
+    log: opt.Log = None,
+    quiet: opt.Quiet = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Train a network on DATA; the closing line says how well it does.
+
+    A fifth of the rows (--val-fraction) is held out and used for the closing line alone, so that its number is honest.
+
+    The weights reported and saved are those of the epoch with the lowest cost on the training rows.
+    With --early-stopping a tenth of the training rows is set aside, and the lowest cost on these decides.
+
+    The target of a regression is standardised for training, and predictions are scaled back.
+    It is left as it is where the cost does not take all numbers, such as poisson.
+    """
+    check_place(save, "--save")
+    check_place(log, "--log", (".csv", ".jsonl"))
+    opt.expect_task(task)
+    problem = pose(load_table(data, target=target, header=opt.header_mode(header)), task)
+    parts = split(problem, val_fraction, early_stopping is not None, seed)
+    X, default = problem.table.X, DEFAULTS[problem.task]
+    net = Network(
+        (X.shape[1], *opt.hidden_sizes(hidden), problem.n_out),
+        opt.activation_names(activation),
+        output or default[0],
+        cost or default[1],
+        dropout=dropout,
+        dtype=dtype,
+        backend=backend,
+        device=device,
+        precision=precision,
+        seed=seed,
+    )
+    trainer = Trainer(net, optimizer, lr, opt.batch_rows(batch_size), l2=l2, clip_norm=clip_norm, schedule=schedule)
+    model = package(problem, net, parts.train, standardise)
+    if not quiet:
+        describe(problem, parts, model, f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}")
+    best = KeepBest("validation_cost" if len(parts.choice) else "cost")
+    history = fit(problem, parts, model, trainer, epochs, best, watchers(early_stopping, log, quiet), save)
+    result = report(problem, parts, model, history, best)
+    print(as_object(result) if as_json else closing_line(result))
+    if save is not None:
+        saved = model.save(save)
+        if not quiet:
+            tell(f"saved     {saved}")
+
+
+def package(problem: Problem, net: Network, rows: Array, standardise: bool) -> SavedModel:
+    """Return the network with all that belongs to it; scalings are measured on the training rows alone."""
+    table = problem.table
+    scaler = Standardiser.fit(table.X[rows]) if standardise else None
+    y_scaler = target_scaler(problem, net.architecture.cost, rows)
+    return SavedModel(net, problem.task, problem.classes, table.feature_names, table.target_name, scaler, y_scaler)
+
+
+def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -> None:
+    """Tell on stderr what is about to be trained on what."""
+    net, X = model.network, problem.table.X
+    kind = f"{len(problem.classes)} classes" if problem.classes is not None else f"{problem.n_out} target(s)"
+    uses = [(parts.train, "to train"), (parts.choice, "to choose the epoch"), (parts.test, "held out to test")]
+    rows = ", ".join(f"{len(part):,} {use}" for part, use in uses if len(part))
+    names = ", ".join([*(a.name for a in net.architecture.activations), net.architecture.cost.name])
+    scaled = [name for name, scaler in (("features", model.scaler), ("target", model.target_scaler)) if scaler]
+    tell(f"task      {problem.reason}")
+    tell(f"data      {len(X):,} rows, {X.shape[1]:,} features, {kind}; {rows}")
+    if scaled:
+        tell(f"scaling   {' and '.join(scaled)} standardised on the training rows; predictions are in the data's units")
+    largest = max(float(X.max()), -float(X.min()))
+    if not model.scaler and largest > LARGE:
+        tell(f"hint      features reach {largest:g}; --standardise usually helps")
+    tell(f"network   {net.architecture}, {names}; {net.parameters.layout.n_trainable:,} parameters")
+    tell(f"training  {training}")
+    tell(f"device    {device_of(net)}, {threads.count()} threads, {net.dtype.name}")
+
+
+def watchers(patience: int | None, log: Path | None, quiet: bool) -> list[Monitor]:
+    """Return the monitors that the options ask for."""
+    found: list[Monitor] = [] if quiet else [ProgressBar()]
+    if patience is not None:
+        found.append(EarlyStopping(patience=patience, restore_best=False))
+    if log is not None:
+        found.append(CsvLog(log) if log.suffix.lower() == ".csv" else JsonLinesLog(log))
+    return found
+
+
+def fit(
+    problem: Problem,
+    parts: Parts,
+    model: SavedModel,
+    trainer: Trainer,
+    epochs: int,
+    best: KeepBest,
+    others: list[Monitor],
+    save: Path | None,
+) -> History:
+    """Train until the end and leave the network with its best weights; Ctrl-C saves them where they are to be saved."""
+
+    def rows(part: Array) -> tuple[Array, Array]:
+        X, Y = problem.table.X[part], problem.targets[part]
+        X = model.scaler.transform(X, model.network.dtype) if model.scaler else X
+        return X, model.target_scaler.transform(Y, model.network.dtype) if model.target_scaler else Y
+
+    validation = rows(parts.choice) if len(parts.choice) else None
+    try:
+        return trainer.fit(*rows(parts.train), epochs, validation, monitors=[best, *others])
+    except KeyboardInterrupt:
+        if save is not None and best.best_epoch is not None:
+            tell(f"interrupted; the weights of epoch {best.best_epoch[0]} are saved to {model.save(save)}")
+        elif save is not None:
+            tell("interrupted before the first epoch ended; nothing is saved")
+        raise
+
+
+def report(problem: Problem, parts: Parts, model: SavedModel, history: History, best: KeepBest) -> dict[str, Any]:
+    """Return the closing result: scores on rows that nothing was learned from, where there are any."""
+    part, rows = next(
+        (name, rows)
+        for name, rows in (("test", parts.test), ("validation", parts.choice), ("training", parts.train))
+        if len(rows)
+    )
+    assert best.best_epoch is not None
+    scores = compare(problem.task, model.predict(problem.table.X[rows]), problem.y[rows])
+    net, seconds = model.network, float(history.seconds.sum())
+    return {
+        "task": problem.task,
+        "part": part,
+        "rows": len(rows),
+        **scores,
+        "epochs": len(history),
+        "best_epoch": int(best.best_epoch[0]),
+        "seconds": seconds,
+        "samples_per_second": len(parts.train) * len(history) / seconds,
+        "device": device_of(net),
+        "sizes": list(net.sizes),
+        "parameters": net.parameters.layout.n_trainable,
+        "seed": net.seeds[0],
+        "gpumlp": __version__,
+    }
+
+
+def closing_line(result: dict[str, Any]) -> str:
+    """Spell the closing result in one line."""
+    rows = f"{result['rows']:,}"
+    on = {
+        "test": f"{rows} rows held out",
+        "validation": f"{rows} rows, which also chose the epoch",
+        "training": f"the {rows} rows trained on, none held out",
+    }[result["part"]]
+    speed = f"{result['samples_per_second']:,.0f} samples/s"
+    return f"{result['part']} {in_words(result)} ({on}), {speed}, {result['device']}"
+
+
+def as_object(result: dict[str, Any]) -> str:
+    """Spell the closing result in JSON, which has no NaN."""
+    return json.dumps({name: None if value != value else value for name, value in result.items()})
+
+
+def device_of(net: Network) -> str:
+    """Return for example "numpy on cpu"."""
+    return f"{net.backend.name} on {net.backend.device}"

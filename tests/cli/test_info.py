@@ -1,0 +1,29 @@
+import json
+
+import gpumlp as package
+
+
+def test_info_tells_versions_backends_and_names(gpumlp):
+    ended = gpumlp("info")
+    assert ended.status == 0
+    for told in (package.__version__, "blas", "backend numpy", "auto", "leaky_relu", "poisson", "adam", "not part of"):
+        assert told in ended.out
+
+
+def test_info_as_json_parses(gpumlp):
+    facts = json.loads(gpumlp("info", "--json").out)
+    assert facts["backends"]["numpy"] == ""
+    assert facts["auto"] == "numpy"
+    assert facts["threads"] >= 1
+    assert "relu" in facts["activations"]
+
+
+def test_help_is_there_for_each_command_and_without_any_command(gpumlp):
+    for argv, status in (((), 2), (("--help",), 0), (("train", "--help"), 0), (("predict", "--help"), 0)):
+        ended = gpumlp(*argv)
+        assert (ended.status, ended.err) == (status, "")
+        assert "Usage" in ended.out
+
+
+def test_the_version_is_that_of_the_package(gpumlp):
+    assert gpumlp("--version").out == f"gpumlp {package.__version__}\n"

@@ -1,0 +1,193 @@
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.data import Standardiser
+from gpumlp.errors import ConfigurationError, ModelFileError
+from gpumlp.formulas.activations import ACTIVATIONS
+from gpumlp.saved_model import HEADER, VERSION, SavedModel
+
+X = np.random.default_rng(0).standard_normal((9, 3))
+
+
+def classifier(**options):
+    net = gpumlp.Network((3, 5, 4), seed=2, **options)
+    classes = np.array(["ash", "birch", "elm", "oak"])
+    return SavedModel(net, "classification", classes, ("a", "b", "c"), "tree", Standardiser.fit(X))
+
+
+def regression():
+    net = gpumlp.Network((3, 5, 2), output="identity", cost="quadratic", dtype="float64", n_models=2)
+    return SavedModel(net, "regression", target_scaler=Standardiser(np.array([10.0, 0.0]), np.array([2.0, 1.0])))
+
+
+def rewrite(path, change_header=lambda header: None, change_arrays=lambda arrays: None):
+    """Write a model file again with another header or other arrays."""
+    with zipfile.ZipFile(path) as archive:
+        header = json.loads(archive.read(HEADER))
+        arrays = {n: np.lib.format.read_array(archive.open(n)) for n in archive.namelist() if n != HEADER}
+    change_header(header)
+    change_arrays(arrays)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(HEADER, json.dumps(header))
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array)
+            archive.writestr(name, member.getvalue())
+
+
+@pytest.mark.parametrize("model", [classifier(), classifier(n_models=3), classifier(dtype="float64"), regression()])
+def test_a_model_that_is_saved_and_loaded_predicts_the_same(model, tmp_path):
+    loaded = gpumlp.load(model.save(tmp_path / "model"))
+    assert np.array_equal(loaded.outputs(X), model.outputs(X))
+    assert np.array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.feature_names == model.feature_names
+    assert loaded.target_name == model.target_name
+    assert (loaded.network.seeds, loaded.network.model_ids) == (model.network.seeds, model.network.model_ids)
+
+
+def test_definitions_with_parameters_come_back_with_them(tmp_path):
+    net = gpumlp.Network((3, 4, 1), activation="leaky_relu(slope=0.3)", output="identity", cost="huber(width=2.5)")
+    loaded = gpumlp.load(SavedModel(net, "regression").save(tmp_path / "m.npz")).network
+    assert [a.name for a in loaded.architecture.activations] == ["leaky_relu(slope=0.3)", "identity"]
+    assert loaded.architecture.cost.name == "huber(width=2.5)"
+    assert np.array_equal(loaded.predict(X), net.predict(X))
+
+
+def test_an_activation_of_the_users_own_must_be_registered_before_loading(tmp_path):
+    gpumlp.register(gpumlp.Activation("cubic", value=lambda z: z * z * z))
+    try:
+        path = SavedModel(gpumlp.Network((3, 4, 2), activation="cubic"), "regression").save(tmp_path / "m.npz")
+    finally:
+        ACTIVATIONS.remove("cubic")
+    with pytest.raises(
+        ModelFileError, match=r"unknown activation 'cubic'.*register your own definitions before loading"
+    ):
+        gpumlp.load(path)
+
+
+def test_regression_answers_in_the_units_of_its_targets():
+    model = regression()
+    assert np.allclose(model.predict(X), model.outputs(X).mean(axis=0) * [2, 1] + [10, 0])
+
+
+def test_probabilities_sum_to_one_for_softmax_and_for_sigmoid_outputs():
+    several = SavedModel(gpumlp.Network((3, 4), output="sigmoid", cost="cross_entropy"), "classification", np.arange(4))
+    single = SavedModel(gpumlp.Network((3, 1), output="sigmoid", cost="cross_entropy"), "classification", np.arange(2))
+    for model in (classifier(), several, single):
+        assert np.allclose(model.probabilities(X).sum(axis=1), 1)
+        assert np.array_equal(model.classes[model.probabilities(X).argmax(axis=1)], model.predict(X))
+
+
+def test_probabilities_of_outputs_that_are_none_are_refused():
+    net = gpumlp.Network((3, 4), output="identity", cost="hinge")
+    with pytest.raises(ConfigurationError, match="no probabilities"):
+        SavedModel(net, "classification", np.arange(4)).probabilities(X)
+    with pytest.raises(ConfigurationError, match="regression"):
+        regression().probabilities(X)
+
+
+WRONG_HEADERS = {
+    "newer": (lambda h: h.update(version=VERSION + 1, written_by="9.1"), f"version {VERSION + 1}.*gpumlp 9.1"),
+    "no version": (lambda h: h.pop("version"), "version None"),
+    "another format": (lambda h: h.update(format="zip"), "no gpumlp model"),
+    "no sizes": (lambda h: h.pop("sizes"), "no entry 'sizes'"),
+    "negative sizes": (lambda h: h.update(sizes=[3, -5, 4]), "describes no network"),
+    "other sizes": (lambda h: h.update(sizes=[3, 6, 4]), "the architecture needs"),
+    "huge sizes": (lambda h: h.update(sizes=[3, 10**9, 4]), "claims 3200000001[0-9]+ bytes"),
+    "more layers": (lambda h: h.update(sizes=[3, 5, 5, 4]), "describes no network"),
+    "sizes that are text": (lambda h: h.update(sizes="354"), "describes no network"),
+    "unknown cost": (lambda h: h.update(cost="crossentropy"), "describes no network"),
+    "misfit": (lambda h: h.update(cost="cross_entropy"), "describes no network"),
+    "float16": (lambda h: h.update(dtype="float16"), "describes no network"),
+    "feature names": (lambda h: h.update(feature_names=["a"]), "1 feature names for 3 features"),
+    "classes": (lambda h: h.update(classes=[1, 2]), "2 classes for 4 outputs"),
+    "task": (lambda h: h.update(task="guess"), "task 'guess'"),
+    "scaler gone": (lambda h: h.update(scaled=False), "not expected"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_HEADERS.values(), ids=list(WRONG_HEADERS))
+def test_a_header_that_does_not_fit_is_refused(change, message, tmp_path):
+    path = classifier().save(tmp_path / "m.npz")
+    rewrite(path, change_header=change)
+    with pytest.raises(ModelFileError, match=message):
+        gpumlp.load(path)
+
+
+WRONG_ARRAYS = {
+    "missing": (lambda a: a.pop("b1.npy"), "missing.*b1"),
+    "surplus": (lambda a: a.update({"W9.npy": np.zeros(3)}), "not expected.*W9"),
+    "shape": (lambda a: a.update({"W0.npy": a["W0.npy"][:, :4]}), "W0 is float32"),
+    "dtype": (lambda a: a.update({"W0.npy": a["W0.npy"].astype(np.float64)}), "W0 is float64"),
+    "byte order": (lambda a: a.update({"W0.npy": a["W0.npy"].astype(">f4")}), "W0 is >f4"),
+    "objects": (lambda a: a.update({"W0.npy": np.array([None])}), "W0 is object"),
+    "not finite": (lambda a: a["b0.npy"].fill(np.nan), "b0 holds values that are not finite"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_ARRAYS.values(), ids=list(WRONG_ARRAYS))
+def test_arrays_that_do_not_fit_are_refused(change, message, tmp_path):
+    path = classifier().save(tmp_path / "m.npz")
+    rewrite(path, change_arrays=change)
+    with pytest.raises(ModelFileError, match=message):
+        gpumlp.load(path)
+
+
+def test_a_damaged_file_never_gives_a_model_or_another_error(tmp_path):
+    content = classifier().save(tmp_path / "m.npz").read_bytes()
+    source = np.random.default_rng(0)
+    damaged = tmp_path / "damaged.npz"
+    loaded = 0
+    for trial in range(300):
+        bad = bytearray(content)
+        if trial % 2:
+            bad = bad[: source.integers(len(bad))]
+        else:
+            for place in source.integers(len(bad), size=3):
+                bad[place] ^= 1 << source.integers(8)
+        damaged.write_bytes(bad)
+        try:
+            model = gpumlp.load(damaged)
+        except ModelFileError:
+            continue
+        loaded += 1  # bits that nothing depends on, such as a time stamp
+        assert np.isfinite(model.outputs(X)).all()
+    assert loaded < 60
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ModelFileError, match=r"none\.npz"):
+        gpumlp.load(tmp_path / "none.npz")
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = classifier().save(tmp_path / "m.npz")
+    old = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ModelFileError, match="No space left on device"):
+        regression().save(path)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_new_file_has_the_usual_permissions_and_an_old_one_keeps_its_own(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        path = classifier().save(tmp_path / "m.npz")
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o600)
+        classifier().save(path)
+        assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(mask)
