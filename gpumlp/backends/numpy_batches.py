@@ -20,7 +20,7 @@ class RowWindow:
 
     def __init__(self, source: BatchSource, n_orders: int) -> None:
         self.source = source
-        steps = max(1, PIECE // (source.batch * n_orders))
+        steps = max(1, min(source.n_steps, PIECE // (source.batch * n_orders)))
         self.size = steps * source.batch
         self.rows = np.empty((n_orders, self.size), np.int64)
         self.key: tuple[int, int] | None = None  # epoch and first position of what the window holds
@@ -35,17 +35,15 @@ class RowWindow:
 
     def _fill(self, epoch: int, first: int) -> None:
         """Compute the rows from position `first` on; beyond the last one it is repeated, with weight 0."""
-        source = self.source
-        for order in range(len(self.rows)):
-            keys = None if source.keys is None else streams.shuffle_keys(source.keys[order], epoch)
-            for start in range(0, self.size, PIECE):
-                stop = min(start + PIECE, self.size)
-                positions = np.minimum(np.arange(first + start, first + stop), source.n_rows - 1)
-                if keys is not None:
-                    positions = feistel.rows_at(positions, keys, source.n_rows)
-                elif source.rows is not None:
-                    positions = source.rows[0, positions]
-                self.rows[order, start:stop] = positions
+        source, piece = self.source, max(1, PIECE // len(self.rows))
+        keys = None if source.keys is None else streams.shuffle_keys(source.keys, epoch)
+        for start in range(0, self.size, piece):
+            stop = min(start + piece, self.size)
+            positions = np.minimum(np.arange(first + start, first + stop), source.n_rows - 1)
+            if keys is not None:
+                self.rows[:, start:stop] = feistel.rows_at(positions, keys, source.n_rows)
+            else:
+                self.rows[:, start:stop] = positions if source.rows is None else source.rows[0, positions]
 
 
 def gather_launch(

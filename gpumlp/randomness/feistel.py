@@ -12,6 +12,9 @@ finite domains (2002).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +29,7 @@ def half_bits(n_rows: int) -> int:
     return max(1, ((n_rows - 1).bit_length() + 1) // 2)
 
 
-def mix(x: Words, key: np.uint32) -> Words:
+def mix(x: Words, key: Any) -> Words:
     """Return a hash of the words `x` under a round key: xor, then three multiply-and-shift steps."""
     x = (x ^ key) * np.uint32(0x9E3779B1)
     x ^= x >> np.uint32(15)
@@ -37,8 +40,8 @@ def mix(x: Words, key: np.uint32) -> Words:
     return x
 
 
-def permute(x: Words, round_keys: Words, h: int) -> Words:
-    """Return the Feistel network's value for each number `x` below 2**(2h)."""
+def permute(x: Words, round_keys: Sequence[Any], h: int) -> Words:
+    """Return the Feistel network's value for each number `x` below 2**(2h); each round's keys broadcast with x."""
     mask = np.uint32((1 << h) - 1)
     left, right = x >> np.uint32(h), x & mask
     for key in round_keys:
@@ -48,17 +51,20 @@ def permute(x: Words, round_keys: Words, h: int) -> Words:
 
 
 def rows_at(positions: NDArray[np.integer], round_keys: Words, n_rows: int) -> NDArray[np.int64]:
-    """Return the row that stands at each position of the order; over all positions each row comes once.
+    """Return the row that stands at each position of each order, (..., n); over all positions each row comes once.
 
-    positions    numbers in [0, n_rows)
-    round_keys   (8,) words, from `streams.shuffle_keys`
+    positions    (n,) numbers in [0, n_rows)
+    round_keys   (..., 8) words, from `streams.shuffle_keys`: one line for each order
     """
     if not 1 <= n_rows <= MAX_ROWS:
         raise ConfigurationError(f"cannot order {n_rows} rows; a data set has 1 to {MAX_ROWS}")
-    h = half_bits(n_rows)
-    rows = permute(positions.astype(np.uint32), round_keys, h)
-    outside = np.flatnonzero(rows > np.uint32(n_rows - 1))
-    while outside.size:
-        rows[outside] = permute(rows[outside], round_keys, h)
-        outside = outside[rows[outside] > np.uint32(n_rows - 1)]
+    h, last = half_bits(n_rows), np.uint32(n_rows - 1)
+    keys = np.moveaxis(round_keys, -1, 0)  # (8, ...): round by round
+    rows = permute(positions.astype(np.uint32), list(keys[..., None]), h)
+    outside = np.nonzero(rows > last)
+    while outside[0].size:
+        walked = permute(rows[outside], [key[outside[:-1]] for key in keys], h)
+        rows[outside] = walked
+        still = walked > last
+        outside = tuple(index[still] for index in outside)
     return rows.astype(np.int64)

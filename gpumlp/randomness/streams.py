@@ -20,10 +20,10 @@ DROPOUT = 1
 WORD = 0xFFFFFFFF
 
 
-def shuffle_keys(key: Words, epoch: int) -> Words:
-    """Return the eight round keys (8,) of the order of one model in one epoch."""
-    words = philox4x32((epoch & WORD, np.array([0, 1]), 0, SHUFFLE << 16), (key[0], key[1]))
-    return np.stack(words, axis=-1).ravel()
+def shuffle_keys(keys: Words, epoch: int) -> Words:
+    """Return the eight round keys (..., 8) of the order of one epoch, for each key (..., 2)."""
+    words = philox4x32((epoch & WORD, np.array([0, 1]), 0, SHUFFLE << 16), (keys[..., 0, None], keys[..., 1, None]))
+    return np.stack(words, axis=-1).reshape(*keys.shape[:-1], 8)
 
 
 def dropout_threshold(rate: float) -> int:

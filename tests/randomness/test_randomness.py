@@ -68,9 +68,7 @@ def test_every_row_comes_to_every_position_equally_often(n_rows):
 def test_neighbours_in_one_order_are_not_neighbours_in_the_next():
     key = seeds.model_keys([1], [2])[0]
     n = 2000
-    steps = [
-        np.diff(feistel.rows_at(np.arange(n), streams.shuffle_keys(key, e), n)).astype(float) for e in range(20)
-    ]
+    steps = [np.diff(feistel.rows_at(np.arange(n), streams.shuffle_keys(key, e), n)).astype(float) for e in range(20)]
     correlation = np.corrcoef(np.array(steps))
     assert np.abs(correlation[np.triu_indices(20, 1)]).max() < 5 / np.sqrt(n)
 
@@ -107,3 +105,12 @@ def test_masks_differ_between_layers_steps_and_rows_and_keep_the_share_asked_for
 def test_dropping_nothing_keeps_every_word():
     assert streams.dropout_threshold(0.0) == 0
     assert streams.dropout_threshold(1.0) == 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("n_rows", [3, 50, 1797])
+def test_the_orders_of_a_stack_are_those_of_its_models(n_rows):
+    keys = seeds.model_keys([1, 2, 3], [4, 5, 6])
+    together = feistel.rows_at(np.arange(n_rows), streams.shuffle_keys(keys, epoch=3), n_rows)
+    for m in range(3):
+        alone = feistel.rows_at(np.arange(n_rows), streams.shuffle_keys(keys[m], epoch=3), n_rows)
+        assert np.array_equal(together[m], alone)
