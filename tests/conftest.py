@@ -1,0 +1,63 @@
+"""What every test may ask for."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpumlp.backends.select import why_unavailable
+
+SHARED = Path(__file__).parents[2] / "shared"
+FIXTURES = Path(__file__).parent / "fixtures"
+
+BACKENDS = [
+    pytest.param("numpy"),
+]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """The name of each backend in turn; skips with the reason where one cannot work."""
+    reason = why_unavailable(request.param)
+    if reason:
+        pytest.skip(f"backend {request.param} {reason}")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def fixture_file():
+    """fixture_file("b_toy"): the worked case of that name, as described in fixtures/README.md."""
+
+    def load(name):
+        return json.loads((FIXTURES / f"{name}.json").read_text(encoding="utf-8"))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of data sets beside the repository."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("the data sets are not beside the repository (../shared/data)")
+    return folder
+
+
+@pytest.fixture
+def measured(request):
+    """measured(name, value): a share or an accuracy to be read at the end of the run, and in its XML."""
+
+    def note(name, value):
+        request.node.user_properties.append((name, value))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what was measured: a test asserts a band, the figure itself is news."""
+    reports = [r for outcome in ("passed", "failed") for r in terminalreporter.stats.get(outcome, [])]
+    lines = [f"{name}: {value}  ({r.nodeid})" for r in reports for name, value in r.user_properties]
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.line(line)
