@@ -76,6 +76,12 @@ def _blas() -> Any:
     return controller if controller.lib_controllers else None
 
 
+def blas_kernels() -> str:
+    """Return the processor whose kernels the BLAS has chosen, "" if it does not tell."""
+    found = [] if _blas() is None else _blas().info()
+    return str(found[0].get("architecture", "")) if found else ""
+
+
 class _Held:
     """How many computations hold the BLAS at one thread, and what ends it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,30 @@ def gather() -> dict[str, Any]:
         "numpy": f"{np.__version__} with {_blas()}",
         "scikit-learn": version("scikit-learn"),
         "threads": threads.count(),
+        "blas_kernels": blas_kernels(threads.blas_kernels(), _processor_flags()),
         "backends": {name: why_unavailable(name) for name in BACKENDS},
         "auto": choose(None),
         "activations": list(ACTIVATIONS),
         "costs": list(COSTS),
         "update_rules": list(RULES),
     }
+
+
+def blas_kernels(kernels: str, flags: str) -> str:
+    """Return for which processor the BLAS computes, with what to do if this one can do more.
+
+    OpenBLAS before its release of late 2026 takes an AMD Zen 5 for a processor without AVX-512.
+    """
+    if kernels in ("Haswell", "Zen") and "avx512f" in flags.split():
+        return f"{kernels}; this processor has AVX-512: set OPENBLAS_CORETYPE=SKYLAKEX for faster products"
+    return kernels or "unknown"
+
+
+def _processor_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""  # not Linux: nothing is known, nothing is advised
 
 
 def _blas() -> str:

@@ -1,6 +1,9 @@
 import json
 
+import pytest
+
 import gpumlp as package
+from gpumlp.cli.info import blas_kernels
 
 
 def test_info_tells_versions_backends_and_names(gpumlp):
@@ -27,3 +30,16 @@ def test_help_is_there_for_each_command_and_without_any_command(gpumlp):
 
 def test_the_version_is_that_of_the_package(gpumlp):
     assert gpumlp("--version").out == f"gpumlp {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "flags", "advised"),
+    [
+        ("Haswell", "avx2 avx512f avx512bw", True),
+        ("Haswell", "avx2 fma", False),
+        ("SkylakeX", "avx2 avx512f", False),
+        ("", "", False),
+    ],
+)
+def test_info_advises_faster_kernels_only_where_the_processor_has_them(kernels, flags, advised):
+    assert ("OPENBLAS_CORETYPE" in blas_kernels(kernels, flags)) == advised
