@@ -48,6 +48,9 @@ class DivergenceError(GpumlpError, ArithmeticError):
         super().__init__(message)
         self.model, self.epoch, self.step = model, epoch, step
 
+    def __reduce__(self) -> tuple[type[DivergenceError], tuple[str, int, int, int]]:
+        return type(self), (str(self), self.model, self.epoch, self.step)
+
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     """Build the error for a name that a registry does not hold, with the nearest that it does."""

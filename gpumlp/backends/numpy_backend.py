@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -190,7 +190,10 @@ class NumpyBackend:
 
         def launch() -> None:
             for m, bound in enumerate(clip_norm):
-                square = sum(float(np.dot(part, part)) for part in (grad[m, block[2]] for block in cut))
+                parts = [grad[m, block[2]] for block in cut]
+                square = sum(float(np.dot(part, part)) for part in parts)
+                if square == inf:  # the squares overflow, which the norm need not
+                    square = sum(float(np.square(part, dtype=np.float64).sum()) for part in parts)
                 clip[:, m] = min(1.0, bound / sqrt(square)) if square > 0 else 1.0
 
         self._launch(launch)

@@ -113,7 +113,7 @@ def elu(alpha: float = 1.0) -> Activation:
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
-ACTIVATIONS: Registry[Activation] = Registry("activation")
+ACTIVATIONS: Registry[Activation] = Registry("activation", Activation)
 
 IDENTITY = Activation("identity", lambda z: z, lambda z, a: 1, formula="z", source="the linear unit")
 SIGMOID = Activation(
@@ -183,7 +183,7 @@ SOFTSIGN = Activation(
 HARD_TANH = Activation(
     "hard_tanh",
     lambda z: at_most(at_least(z, -1), 1),
-    lambda z, a: where(absolute(a) < 1, 1, 0),
+    lambda z, a: where(absolute(z) < 1, 1, 0),  # not by a, which dropout scales and rounds
     range=Interval(-1.0, 1.0, True, True),
     formula="min(max(z, -1), 1)",
     source="Collobert et al. 2011",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.activations import softplus
 from gpumlp.formulas.registry import NOT_NEGATIVE, POSITIVE, REALS, UNIT, Interval, Registry
 from gpumlp.formulas.vocabulary import absolute, at_least, exp, log, log1p, sign, sqrt, where
@@ -54,8 +55,15 @@ def unless_zero(y: Any, x: Any) -> Any:
     return where(y > 0, x, 1)
 
 
+def _expect_positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ConfigurationError(f"{name}={value}: expected a number above 0")
+
+
 def categorical_cross_entropy(label_smoothing: float = 0.0) -> Cost:
     """Return the cost of one class out of several."""
+    if not 0 <= label_smoothing < 1:
+        raise ConfigurationError(f"label_smoothing={label_smoothing}: expected a share of at least 0 and below 1")
     return Cost(
         f"categorical_cross_entropy(label_smoothing={label_smoothing})"
         if label_smoothing
@@ -75,6 +83,7 @@ def categorical_cross_entropy(label_smoothing: float = 0.0) -> Cost:
 
 def exponential(tau: float = 1.0) -> Cost:
     """Return the one cost here that is not a sum over outputs."""
+    _expect_positive("tau", tau)
     return Cost(
         f"exponential(tau={tau})",
         term=lambda a, y: (a - y) * (a - y),
@@ -87,6 +96,7 @@ def exponential(tau: float = 1.0) -> Cost:
 
 def huber(width: float = 1.0) -> Cost:
     """Return the cost that is quadratic within `width` of the target and linear beyond."""
+    _expect_positive("width", width)
     return Cost(
         f"huber(width={width})",
         term=lambda a, y: where(
@@ -98,7 +108,7 @@ def huber(width: float = 1.0) -> Cost:
     )
 
 
-COSTS: Registry[Cost] = Registry("cost")
+COSTS: Registry[Cost] = Registry("cost", Cost)
 
 QUADRATIC = Cost(
     "quadratic",

@@ -83,11 +83,10 @@ def times(x: Term, y: Term) -> Term:
 
 
 def is_choice(x: Term) -> bool:
-    """Tell whether x is where(condition, 1, 0) or where(condition, 0, 1), as the derivative of where is."""
+    """Tell whether x chooses between 0, 1 and -1, as the derivatives of where and absolute do."""
     if x.operation.word != "where":
         return False
-    constants = {Term(x.recorder, i).constant for i in x.operation.arguments[1:]}
-    return constants == {0.0, 1.0}
+    return all(Term(x.recorder, i).constant in (0.0, 1.0, -1.0) for i in x.operation.arguments[1:])
 
 
 def plus(x: Term, y: Term) -> Term:

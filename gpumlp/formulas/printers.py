@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
 
 from gpumlp.formulas.term import CONSTANT, INPUT, Recording
 from gpumlp.formulas.vocabulary import WORDS
+
+# words of C++ and of our own sources that a user may well choose as the name of a rule's number
+RESERVED = frozenset(
+    """
+    alignas and asm auto bool break case catch char class const continue default delete do double else enum explicit
+    export extern false float for friend goto if inline int long mutable namespace new not operator or private protected
+    public real register return short signed sizeof static struct switch template this throw true try typedef typename
+    union unsigned using virtual void volatile while xor pow fabs select copyto maximum minimum inf nan
+    """.split()  # noqa: SIM905
+)
+
+
+def safe_names(names: Iterable[str]) -> dict[str, str]:
+    """Return what each input is called in a printed text: its own name, with a _ behind it where that is taken."""
+    safe: dict[str, str] = {}
+    for name in names:
+        taken = name in RESERVED or name in WORDS or iskeyword(name) or re.fullmatch(r"[rfst]\d+|\w+_(out)?", name)
+        safe[name] = f"{name}_" if taken else name
+    return safe
+
 
 # ---------------------------------------------------------------- CUDA C++
 
@@ -22,10 +43,11 @@ def cuda_function(recording: Recording, name: str, outputs: tuple[str, ...] = ()
     """
     spelled: dict[int, str] = {}
     lines: list[str] = []
+    names = safe_names(recording.inputs)
     for number in recording.live():
         operation = recording.operations[number]
         if operation.word == INPUT:
-            spelled[number] = operation.name
+            spelled[number] = names[operation.name]
         elif operation.word == CONSTANT:
             spelled[number] = cuda_constant(operation.value)
         else:
@@ -33,7 +55,7 @@ def cuda_function(recording: Recording, name: str, outputs: tuple[str, ...] = ()
             spelled[number] = f"t{len(lines)}"
             kind = "bool" if operation.is_condition else "real"
             lines.append(f"const {kind} {spelled[number]} = {expression};")
-    parameters = [f"const real {name}" for name in recording.inputs] + [f"real& {name}" for name in outputs]
+    parameters = [f"const real {names[name]}" for name in recording.inputs] + [f"real& {name}" for name in outputs]
     if outputs:
         lines += [f"{out} = {spelled[i]};" for out, i in zip(outputs, recording.outputs, strict=True)]
     else:
@@ -103,11 +125,12 @@ class _NumpyWriter:
 
     def write(self) -> str:
         is_scalar: dict[int, bool] = {}
+        names = safe_names(self.recording.inputs)
         placed: set[str] = set()  # outputs already in their arrays
         for number in self.live:
             operation = self.recording.operations[number]
             if operation.word == INPUT:
-                self.spelled[number], is_scalar[number] = operation.name, operation.name in self.scalars
+                self.spelled[number], is_scalar[number] = names[operation.name], operation.name in self.scalars
             elif operation.word == CONSTANT:
                 self.spelled[number], is_scalar[number] = repr(operation.value), True
             elif all(is_scalar[i] for i in operation.arguments):
@@ -121,12 +144,26 @@ class _NumpyWriter:
                 target = self._target(number, placed, operation.is_condition)
                 self._emit(number, target)
                 self.spelled[number] = target
-        for name, number in zip(self.outputs, self.recording.outputs, strict=True):
-            if self.spelled[number] != name:
-                self.lines.append(f"copyto({name}, {self.spelled[number]})")
+        self._copy_the_rest(names)
         registers = [f"r{i}" for i in range(self.n_registers)] + [f"f{i}" for i in range(self.n_flags)]
-        head = f"def program({', '.join((*self.recording.inputs, *self.outputs, *registers))}):"
+        head = f"def program({', '.join((*names.values(), *self.outputs, *registers))}):"
         return "\n".join([head, *(f"    {line}" for line in self.lines or ["pass"])]) + "\n"
+
+    def _copy_the_rest(self, names: Mapping[str, str]) -> None:
+        """Copy the results that are not in their arrays yet; an input that is a result is saved before it is lost."""
+        rest = [
+            (name, self.spelled[number])
+            for name, number in zip(self.outputs, self.recording.outputs, strict=True)
+            if self.spelled[number] != name
+        ]
+        for i, (name, source) in enumerate(rest):
+            lost = {names[self.over[other]] for other, _ in rest if other != name and other in self.over}
+            if source in lost:
+                saved = f"r{self.n_registers}"
+                self.n_registers += 1
+                self.lines.append(f"copyto({saved}, {source})")
+                rest[i] = (name, saved)
+        self.lines.extend(f"copyto({name}, {source})" for name, source in rest)
 
     def _release(self, number: int) -> None:
         """Free the registers of arguments that nothing reads after this step; it may overwrite them itself."""
@@ -137,7 +174,12 @@ class _NumpyWriter:
     def _target(self, number: int, placed: set[str], is_condition: bool) -> str:
         """Return where the result goes: straight into an output array if that harms nobody, else a register."""
         for name, output in zip(self.outputs, self.recording.outputs, strict=True):
-            if output == number and name not in placed and not self._read_later(self.over.get(name), number):
+            if (
+                output == number
+                and not is_condition
+                and name not in placed
+                and not self._read_later(self.over.get(name), number)
+            ):
                 placed.add(name)
                 return name
         kind = "f" if is_condition else "r"
@@ -167,9 +209,11 @@ class _NumpyWriter:
             self.lines.append(f"{operation.word}({', '.join(arguments)}, {target})")
 
     def _emit_choice(self, numbers: tuple[int, ...], arguments: list[str], target: str) -> None:
-        """Write where(x < bound, bound, x) as maximum, which keeps NaN, too, and any other choice as select."""
+        """Write where(x < bound, bound, x) as maximum, which keeps a NaN in x, too, and any other choice as select."""
         condition = self.recording.operations[numbers[0]]
-        if condition.word in ("less", "greater") and condition.arguments == (numbers[2], numbers[1]):
+        bound = self.recording.operations[numbers[1]]
+        is_bound = bound.word == CONSTANT and bound.value == bound.value
+        if is_bound and condition.word in ("less", "greater") and condition.arguments == (numbers[2], numbers[1]):
             word = "maximum" if condition.word == "less" else "minimum"
             comparison = f"{condition.word}({arguments[2]}, {arguments[1]}, {arguments[0]})"
             if self._uses(numbers[0]) == 1 and self.lines[-1:] == [comparison]:
@@ -186,7 +230,7 @@ class _NumpyWriter:
         return self.recording.operations[number].arguments
 
     def _uses(self, number: int) -> int:
-        return sum(self._arguments(n).count(number) for n in self.live)
+        return sum(self._arguments(n).count(number) for n in self.live) + self.recording.outputs.count(number)
 
 
 _WORD_OF: dict[Any, Any] = {np.dtype(np.float32): np.dtype(np.int32), np.dtype(np.float64): np.dtype(np.int64)}
@@ -202,9 +246,14 @@ def select(condition: Any, x: Any, y: Any, out: Any) -> None:
         np.copyto(out, np.where(condition, x, y))
         return
     mask: Any = np.negative(condition.view(np.int8), dtype=word)
+    bits = out.view(word)
     x_bits, y_bits = (np.asarray(v, dtype=out.dtype).view(word) for v in (x, y))
-    np.bitwise_and(np.bitwise_xor(x_bits, y_bits), mask, mask)
-    np.bitwise_xor(mask, y_bits, out.view(word))
+    if np.may_share_memory(y_bits, bits):  # y is lost first: choose from x instead
+        x_bits, y_bits = y_bits, x_bits
+        np.invert(mask, mask)
+    np.bitwise_xor(x_bits, y_bits, bits)
+    np.bitwise_and(bits, mask, bits)
+    np.bitwise_xor(bits, y_bits, bits)
 
 
 _HELPERS: dict[str, Any] = {

@@ -56,8 +56,8 @@ UNIT = Interval(0.0, 1.0, True, True)
 class Registry(Generic[D]):
     """Definitions by name. A name may stand for a function of parameters: "leaky_relu" and "leaky_relu(slope=0.2)"."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, *types: type) -> None:
+        self.kind, self.types = kind, types
         self._makers: dict[str, Callable[..., D]] = {}
         self._aliases: dict[str, str] = {}
 
@@ -71,6 +71,11 @@ class Registry(Generic[D]):
         else:
             made, maker = definition, lambda: definition
         base = made.name.partition("(")[0]
+        for name in (made.name, *aliases):
+            if not re.fullmatch(r"[^\W\d]\w*" if name in aliases else r"[^\W\d]\w*(\(.*\))?", name):
+                raise ConfigurationError(
+                    f"{self.kind} name {name!r}: expected letters, digits and _, then parameters in brackets if any"
+                )
         for name in (base, *aliases):
             if name in self:
                 raise ConfigurationError(f"{self.kind} {name!r} is registered already; choose another name")
@@ -88,11 +93,12 @@ class Registry(Generic[D]):
         Raises UnknownName with the nearest known name, ConfigurationError if a parameter is wrong.
         """
         if not isinstance(given, str):
-            if not hasattr(given, "name"):
-                raise ConfigurationError(
-                    f"{self.kind} {given!r} is neither a name nor a definition; known names are {', '.join(self)}"
-                )
-            return given
+            if isinstance(given, self.types):
+                return given
+            call = f"; call it: {given.__name__}()" if callable(given) and hasattr(given, "__name__") else ""
+            raise ConfigurationError(
+                f"{self.kind} {given!r} is neither a name nor a definition{call}; known names are {', '.join(self)}"
+            )
         match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", given)
         base = self._aliases.get(match[1], match[1]) if match else given
         if match is None or base not in self._makers:

@@ -65,6 +65,11 @@ class Recorder:
     def record(self, word: str, *arguments: Any) -> Term:
         """Return the Term of a word applied to arguments; what leaves a value as it is, is not recorded."""
         terms = [self.term(argument) for argument in arguments]
+        if word == "where":
+            if not terms[0].operation.is_condition:
+                terms[0] = self.record("not_equal", terms[0], 0)  # as NumPy chooses by a number
+        elif any(t.operation.is_condition for t in terms):
+            raise FormulaError("a formula computes with a condition; write where(condition, 1, 0) for its number")
         constants = [t.constant for t in terms]
         if word == "multiply" and 1.0 in constants:
             return terms[1 - constants.index(1.0)]

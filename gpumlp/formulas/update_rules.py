@@ -66,7 +66,7 @@ def per_step_names(rule: UpdateRule) -> tuple[str, ...]:
     return tuple(rule.per_step(1.0, h))
 
 
-RULES: Registry[UpdateRule] = Registry("update rule")
+RULES: Registry[UpdateRule] = Registry("update rule", UpdateRule)
 
 
 def sgd() -> UpdateRule:

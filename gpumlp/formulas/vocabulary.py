@@ -48,7 +48,8 @@ WORDS: dict[str, Word] = {
         Word("divide", np.divide, "{0} / {1}", lambda x, y: (1 / x[1], -y / x[1])),
         Word("negative", np.negative, "-{0}", lambda x, y: (-1,)),
         Word("power", np.power, "pow({0}, {1})", lambda x, y: (x[1] * power(x[0], x[1] - 1), log(x[0]) * y)),
-        Word("absolute", np.absolute, "fabs({0})", lambda x, y: (sign(x[0]),)),
+        # at 0 the derivative from the right, as a formula takes it that says where(z < 0, ..., ...)
+        Word("absolute", np.absolute, "fabs({0})", lambda x, y: (where(x[0] < 0, -1, 1),)),
         Word(
             "sign",  # keeps NaN, as NumPy's does
             np.sign,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gpumlp.errors import ConfigurationError, FormulaError
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
@@ -40,7 +41,7 @@ def build_architecture(
     """
     try:
         layers = tuple(int(n) for n in sizes)
-    except TypeError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigurationError(
             f"sizes={sizes!r} is no list of layer sizes; write for example (64, 32, 10)"
         ) from error
@@ -49,7 +50,10 @@ def build_architecture(
             f"sizes={tuple(sizes)!r}: expected at least an input and an output size, all whole numbers of at least 1"
         )
     n_hidden = len(layers) - 2
-    several = [activation] * n_hidden if isinstance(activation, str | Activation) else list(activation)
+    if isinstance(activation, str | Activation) or callable(activation):
+        several: list[Any] = [activation] * n_hidden
+    else:
+        several = list(activation)
     if len(several) != n_hidden:
         raise ConfigurationError(
             f"activation names {len(several)} layers, sizes={layers} has {n_hidden} hidden ones; give one for each"

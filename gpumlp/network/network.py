@@ -89,6 +89,8 @@ class Network:
         model_ids: Sequence[int] | None = None,
     ) -> None:
         self.architecture = build_architecture(sizes, activation, output, cost)
+        if not isinstance(n_models, int | np.integer) or n_models < 1:
+            raise ConfigurationError(f"n_models={n_models!r}: expected a whole number of at least 1")
         self.model_ids = _whole_numbers(range(n_models) if model_ids is None else model_ids, "model_ids")
         self.n_models = n_models if model_ids is None else len(self.model_ids)
         if self.n_models < 1 or (model_ids is not None and n_models not in (1, self.n_models)):
@@ -155,13 +157,15 @@ class Network:
             raise ConfigurationError(
                 f"layer {layer} does not exist; {self.architecture} has layers 0 to {n_layers - 1}"
             )
+        checked = []
         for given, out, name in ((W, self.parameters.W[layer], "W"), (b, self.parameters.b[layer], "b")):
             if given is None:
                 continue
-            array = np.asarray(given, dtype=self.dtype)
-            shape = tuple(out.shape)
+            array, shape = np.asarray(given, dtype=self.dtype), tuple(out.shape)
             if array.shape != shape:
                 expect(array, f"{name}[{layer}]", shape[1:], f"or {shape} with one for each model")
+            checked.append((array, out))
+        for array, out in checked:
             self._put(array, out)
 
     # ---------------------------------------------------------------- passes

@@ -82,7 +82,7 @@ def _labels(labels: HostArray, n_out: int, cost: Cost, dtype: Any, name: str) ->
 def _numbers(Y: HostArray, net: Architecture, dtype: Any, name: str) -> Targets:
     """Return numbers as they are, in the network's dtype, checked against what the cost is defined for."""
     cost, (right, wrong) = net.cost, net.cost.labels
-    if cost.labels != (1.0, 0.0) and Y.shape[1] == 1 and set(np.unique(Y)) <= {0, 1}:
+    if cost.labels != (1.0, 0.0) and set(np.unique(Y)) <= {0, 1}:
         Y = np.where(Y == 1, right, wrong)  # hinge: 0 and 1 stand for -1 and 1
     lowest, highest = float(Y.min()), float(Y.max())
     if not cost.targets.holds(lowest, highest):

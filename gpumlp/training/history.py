@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,16 @@ from numpy.typing import NDArray
 
 from gpumlp.errors import BackendUnavailable, unknown_name
 from gpumlp.training.monitors import EpochReport
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """What is kept of a report: its numbers, and nothing that holds on to data or buffers."""
+
+    epoch: int
+    values: dict[str, NDArray[np.float64]]
+    seconds: float
+    samples_per_second: float
 
 
 class History:
@@ -24,14 +35,14 @@ class History:
     def __init__(self, model_ids: tuple[int, ...]) -> None:
         self.model_ids = model_ids
         self.stopped: dict[int, str] = {}
-        self._reports: list[EpochReport] = []
+        self._epochs: list[_Epoch] = []
 
     def append(self, report: EpochReport) -> None:
         """Add an epoch."""
-        self._reports.append(report)
+        self._epochs.append(_Epoch(report.epoch, report.values, report.seconds, report.samples_per_second))
 
     def __len__(self) -> int:
-        return len(self._reports)
+        return len(self._epochs)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -39,28 +50,28 @@ class History:
     @property
     def names(self) -> list[str]:
         """The names of all values that were reported."""
-        return list(dict.fromkeys(name for report in self._reports for name in report.values))
+        return list(dict.fromkeys(name for epoch in self._epochs for name in epoch.values))
 
     @property
     def epochs(self) -> NDArray[np.int64]:
         """The numbers of the epochs."""
-        return np.array([report.epoch for report in self._reports], np.int64)
+        return np.array([epoch.epoch for epoch in self._epochs], np.int64)
 
     @property
     def seconds(self) -> NDArray[np.float64]:
         """Time of each epoch, without evaluation and monitors."""
-        return np.array([report.seconds for report in self._reports])
+        return np.array([epoch.seconds for epoch in self._epochs])
 
     @property
     def samples_per_second(self) -> NDArray[np.float64]:
         """Rows that each model was trained on per second, by epoch."""
-        return np.array([report.samples_per_second for report in self._reports])
+        return np.array([epoch.samples_per_second for epoch in self._epochs])
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         if name not in self.names:
             raise unknown_name("value in the history", name, self.names)
         missing = np.full(len(self.model_ids), np.nan)
-        return np.array([report.values.get(name, missing) for report in self._reports])
+        return np.array([epoch.values.get(name, missing) for epoch in self._epochs])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, ready for JSON: epoch, seconds, samples_per_second, and each value by epoch and model."""

@@ -20,7 +20,7 @@ LIMITS = {
     "beta1": (0.0, True, 1.0),
     "beta2": (0.0, True, 1.0),
     "rho": (0.0, True, 1.0),
-    "epsilon": (0.0, True, np.inf),
+    "epsilon": (0.0, False, np.inf),  # at 0 a weight without gradient would become 0 / 0
     "weight_decay": (0.0, True, np.inf),
 }
 

@@ -6,6 +6,7 @@ The moments are those of a run: training_began, epoch_began, step_ended, epoch_e
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpumlp.atomic import replacing
 from gpumlp.errors import ConfigurationError, unknown_name
 
 PerModel = NDArray[Any]
@@ -266,15 +268,35 @@ class _Log(Monitor):
 
 
 class CsvLog(_Log):
-    """Writes a CSV file with a header line; a `fit` that goes on appends to it."""
+    """Writes a CSV file with a header line; a `fit` that goes on appends to it, and adds columns if it has more."""
+
+    def training_began(self, run: RunInfo) -> None:
+        super().training_began(run)
+        self._columns: list[str] = []
+        if self.path.stat().st_size:
+            with self.path.open(encoding="utf-8", newline="") as file:
+                self._columns = next(csv.reader(file))
 
     def write(self, line: dict[str, float]) -> None:
         """Write one line, the header before the first."""
+        if not set(line) <= set(self._columns):
+            self._widen([*self._columns, *(name for name in line if name not in self._columns)])
         assert self._file is not None
-        writer = csv.DictWriter(self._file, list(line))
-        if self._file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(line)
+        csv.DictWriter(self._file, self._columns).writerow(line)
+
+    def _widen(self, columns: list[str]) -> None:
+        """Write the file again with these columns; what earlier lines do not have stays empty."""
+        assert self._file is not None
+        self._file.close()
+        with self.path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(lines)
+        with replacing(self.path) as whole:
+            whole.write(text.getvalue().encode())
+        self._file, self._columns = self.path.open("a", encoding="utf-8", newline=""), columns
 
 
 class JsonLinesLog(_Log):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gpumlp.training.monitors import EpochReport, Monitor, RunInfo
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ class ProgressBar(Monitor):
     def _score(self, report: EpochReport, prefix: str, label: str) -> str:
         """Return cost and accuracy, the mean over the models that were trained, in few characters."""
         names = [prefix + name for name in ("cost", "accuracy") if prefix + name in report.values]
-        means = [float(np.nanmean(report.values[name][report.active])) for name in names]
+        means = [float(report.values[name][report.active].mean()) for name in names]
         numbers = [f"{m:.1%}" if "accuracy" in n else f"{m:.4f}" for n, m in zip(names, means, strict=True)]
         return " ".join([label or "cost", *numbers]) if names else ""
 

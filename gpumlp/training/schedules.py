@@ -70,7 +70,7 @@ def cosine(warmup: float = 0.0, floor: float = 0.0, epochs: int | None = None) -
         falling = floor + (1 - floor) * 0.5 * (1 + np.cos(pi * share))
         # the first step of a warm-up already moves: (t + 1) / steps of the warm-up
         per_epoch = (epoch[-1] - epoch[0]) / (len(epoch) - 1) if len(epoch) > 1 else 1.0
-        return np.where(epoch < warmup, (epoch + per_epoch) / max(warmup, 1e-12), falling)
+        return np.where(epoch < warmup, np.minimum((epoch + per_epoch) / max(warmup, 1e-12), 1), falling)
 
     return Schedule("cosine", factor, epochs)
 
@@ -137,7 +137,7 @@ class ReduceOnPlateau:
         return self._scale  # type: ignore[no-any-return]
 
 
-SCHEDULES: Registry[Schedule | ReduceOnPlateau] = Registry("schedule")
+SCHEDULES: Registry[Schedule | ReduceOnPlateau] = Registry("schedule", Schedule, ReduceOnPlateau)
 for _maker in (constant, step, exponential, inverse_scaling, cosine, one_cycle, ReduceOnPlateau):
     SCHEDULES.register(_maker)
 
