@@ -1,0 +1,124 @@
+import logging
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.backends.select import asked_for, get_backend
+from gpumlp.errors import BackendUnavailable, ConfigurationError, UnknownName
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    monkeypatch.delenv("GPUMLP_BACKEND", raising=False)
+
+
+def test_an_argument_beats_the_context_which_beats_the_environment(monkeypatch):
+    assert asked_for(None) == "auto"
+    monkeypatch.setenv("GPUMLP_BACKEND", "cuda")
+    assert asked_for(None) == "cuda"
+    with gpumlp.use_backend("numba"):
+        assert asked_for(None) == "numba"
+        assert asked_for("numpy") == "numpy"
+        with gpumlp.use_backend("numpy"):
+            assert asked_for(None) == "numpy"
+        assert asked_for(None) == "numba"
+    assert asked_for(None) == "cuda"
+
+
+def test_the_context_ends_with_an_exception():
+    with pytest.raises(RuntimeError), gpumlp.use_backend("cuda"):
+        raise RuntimeError
+    assert asked_for(None) == "auto"
+
+
+def test_a_network_computes_where_the_context_says(monkeypatch):
+    monkeypatch.setenv("GPUMLP_BACKEND", "cuda")
+    with gpumlp.use_backend("numpy"):
+        assert gpumlp.Network((2, 2)).backend.name == "numpy"
+    assert gpumlp.Network((2, 2), backend="numpy").backend.name == "numpy"
+    with pytest.raises(BackendUnavailable):
+        gpumlp.Network((2, 2))
+
+
+def test_an_empty_environment_variable_says_nothing(monkeypatch):
+    monkeypatch.setenv("GPUMLP_BACKEND", "")
+    assert asked_for(None) == "auto"
+
+
+@pytest.mark.parametrize("name", ["cuda", "numba"])
+def test_a_backend_that_cannot_work_raises_with_the_reason(name):
+    with pytest.raises(
+        BackendUnavailable, match=rf'backend "{name}" is not part of this version.*use backend="numpy" or "auto"'
+    ):
+        gpumlp.Network((2, 2), backend=name)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_device_that_is_asked_for_is_not_replaced(device):
+    with pytest.raises(BackendUnavailable, match='backend "cuda"'):
+        get_backend("auto", device=device)
+
+
+def test_an_unknown_backend_gives_the_nearest(monkeypatch):
+    message = r"unknown backend.*'nunpy'; did you mean 'numpy'"
+    with pytest.raises(UnknownName, match=message):
+        get_backend("nunpy")
+    with pytest.raises(UnknownName, match=message), gpumlp.use_backend("nunpy"):
+        pass
+    monkeypatch.setenv("GPUMLP_BACKEND", "nunpy")
+    with pytest.raises(UnknownName, match=message):
+        get_backend()
+
+
+@pytest.mark.parametrize(
+    ("name", "device"), [("numpy", "cuda"), ("cuda", "cpu"), ("auto", "gpu"), ("auto", "cuda:x"), ("numpy", "cpu:1")]
+)
+def test_a_device_that_contradicts_the_backend_raises(name, device):
+    with pytest.raises(ConfigurationError, match="device"):
+        get_backend(name, device=device)
+
+
+def test_auto_chooses_and_says_why_in_one_line(caplog):
+    with caplog.at_level(logging.INFO, logger="gpumlp"):
+        assert get_backend("auto").name == "numpy"
+    assert len(caplog.records) == 1
+    assert "backend numpy on the CPU: cuda is not part of this version" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="gpumlp"):
+        get_backend("numpy")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", np.float32, np.dtype("float64"), None, float])
+def test_a_backend_computes_in_the_dtype_asked_for(dtype):
+    backend = get_backend("numpy", dtype=dtype)
+    wanted = np.dtype("float32" if dtype is None else dtype)
+    assert backend.dtype == wanted
+    assert backend.precision == wanted.name
+    assert backend.empty((2,)).dtype == wanted
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int32", "single precision", complex])
+def test_a_dtype_that_cannot_be_computed_in_raises(dtype):
+    with pytest.raises(UnknownName, match="unknown dtype"):
+        get_backend("numpy", dtype=dtype)
+
+
+def test_a_precision_that_is_not_the_backends_raises():
+    with pytest.raises(ConfigurationError, match="precision='tf32'"):
+        get_backend("numpy", precision="tf32")
+    assert get_backend("numpy", precision="float32").precision == "float32"
+
+
+def test_the_backend_has_every_method_of_the_protocol_with_its_signature():
+    import inspect
+
+    from gpumlp.backends.protocol import Backend
+
+    own = type(get_backend("numpy"))
+    for name, method in vars(Backend).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            assert list(inspect.signature(getattr(own, name)).parameters) == list(
+                inspect.signature(method).parameters
+            ), name

@@ -1,0 +1,123 @@
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from gpumlp.backends import numpy_backend, threads
+from gpumlp.backends.numpy_backend import column_sums, product, transposed
+
+SHAPES = [(1, 5, 4, 6), (3, 5, 4, 6), (3, 1, 1, 1), (2, 1, 7, 3), (5, 9, 1, 2), (1, 40, 30, 50), (3, 40, 30, 50)]
+
+
+@pytest.fixture(params=["1", "2"])
+def any_threads(request, monkeypatch):
+    monkeypatch.setenv("GPUMLP_NUM_THREADS", request.param)
+
+
+@pytest.mark.parametrize("limit", [1, 50_000, 10**9], ids=["divided", "some", "whole"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_product_is_that_of_each_model(shape, limit, any_threads, monkeypatch):
+    monkeypatch.setattr(numpy_backend, "PRODUCT_WORK", limit)
+    n_models, rows, inner, columns = shape
+    rng = np.random.default_rng(0)
+    for shared in (False, True):
+        x, y = (
+            rng.standard_normal((1 if shared else n_models, rows, inner)),
+            rng.standard_normal((n_models, inner, columns)),
+        )
+        out = np.full((n_models, rows, columns), np.nan)
+        product(x, y, out)()
+        assert np.allclose(out, x @ y, rtol=1e-12)
+        out[:] = np.nan
+        product(transposed(np.ascontiguousarray(transposed(x))), transposed(np.ascontiguousarray(transposed(y))), out)()
+        assert np.allclose(out, x @ y, rtol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [1, 10**9])
+def test_column_sums_sum_each_model_over_its_batch(limit, any_threads, monkeypatch):
+    monkeypatch.setattr(numpy_backend, "PRODUCT_WORK", limit)
+    delta = np.random.default_rng(0).standard_normal((3, 41, 7))
+    theta = np.full((3, 20), np.nan)
+    column_sums(delta, theta[:, 5:12])()
+    assert np.allclose(theta[:, 5:12], delta.sum(axis=1), rtol=1e-12)
+    assert np.isnan(theta[:, [4, 12]]).all()
+
+
+def test_all_pieces_are_done_when_the_work_returns():
+    for n in (1, 2, 5):
+        done = [0] * n
+
+        def piece(i, done=done):
+            done[i] += 1
+
+        for _ in range(50):
+            threads.together([lambda i=i: piece(i) for i in range(n)])
+        assert done == [50] * n
+
+
+def fail(message):
+    raise ValueError(message)
+
+
+def test_an_error_in_any_piece_reaches_the_caller():
+    with pytest.raises(ValueError, match="first"):
+        threads.together([lambda: fail("first"), lambda: None])
+    with pytest.raises(ValueError, match="second"):
+        threads.together([lambda: None, lambda: fail("second")])
+
+
+@pytest.mark.parametrize("here", [lambda: None, lambda: fail("own")])
+def test_an_error_is_not_told_again_by_later_work(here):
+    """Several pieces fail at once; only one error can be raised, and the next work knows of none."""
+    with pytest.raises(ValueError):
+        threads.together([here, lambda: fail("old"), lambda: fail("older")])
+    threads.together([lambda: None] * 3)
+
+
+def test_work_within_work_and_of_two_callers_is_done():
+    done = []
+    inner = [lambda: done.append(1)] * 2
+    callers = [
+        threading.Thread(target=lambda: threads.together([lambda: threads.together(inner)] * 2)) for _ in range(3)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=20)
+    assert len(done) == 12
+
+
+def test_the_number_of_threads_is_what_the_environment_says(monkeypatch):
+    names = ("GPUMLP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    processors = threads.count()
+    assert 1 <= processors <= (os.cpu_count() or 1)
+    for name in reversed(names):
+        monkeypatch.setenv(name, "1")
+        assert threads.count() == 1
+    monkeypatch.setenv("GPUMLP_NUM_THREADS", "1000")
+    assert threads.count() == processors
+    monkeypatch.setenv("GPUMLP_NUM_THREADS", "many")
+    assert threads.count() == 1  # what the next name says
+
+
+def blas_threads():
+    from threadpoolctl import threadpool_info
+
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_the_blas_is_held_at_one_thread_and_given_back():
+    before = blas_threads()
+    if not before:
+        pytest.skip("nothing controls the threads of this BLAS")
+    with threads.one_blas_thread():
+        with threads.one_blas_thread():
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == before
+    with pytest.raises(RuntimeError), threads.one_blas_thread():
+        raise RuntimeError
+    assert blas_threads() == before
