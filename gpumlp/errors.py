@@ -56,5 +56,5 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     """Build the error for a name that a registry does not hold, with the nearest that it does."""
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}."
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}" if names else "none is known yet"
     return UnknownName(f"unknown {kind} {name!r}; {hint}")

@@ -176,7 +176,7 @@ class NumpyBackend:
             return [
                 product(delta_next, W_next[..., units], du, thread),
                 self._plan(program, [du, zu, au, *dropped], [du], thread),  # BP2
-                column_sums(du, db[:, units]),  # BP3
+                column_sums(du, db[:, units]),  # BP3; too small to be divided further
             ]
 
         self._by_units(delta, delta_next.shape[2], work)
@@ -296,7 +296,8 @@ class NumpyBackend:
         The size of one model's product decides, so that a model's bits are the same in any stack.
         out     (n_models, rows, units)
         inner   length of the sums of the product
-        work    work(units, thread) -> what is to be done for these units by this thread; thread None: by all of them
+        work    work(units, thread) -> what is to be done for these units. With a number, this thread does all of it and
+                uses its own scratch arrays; with None there is one part, and each call in it may divide itself
         """
         _, rows, n_units = out.shape
         n = min(threads.count(), n_units) if threads.divides_products() else 1

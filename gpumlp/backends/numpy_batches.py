@@ -28,7 +28,7 @@ class RowWindow:
     def rows_at(self, epoch: int, position: int) -> tuple[Any, int]:
         """Return the window's rows (n_orders, size) and where in it `position` stands."""
         first = position - position % self.size
-        if self.key != (epoch, first) or self.source.rows is not None:
+        if self.key != (epoch, first):
             self._fill(epoch, first)
             self.key = (epoch, first)
         return self.rows, position - first

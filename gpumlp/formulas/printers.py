@@ -117,7 +117,7 @@ class _NumpyWriter:
         self.recording, self.outputs, self.over, self.scalars = recording, outputs, over, scalars
         self.live = recording.live()
         self.last_use = {i: n for n in self.live for i in recording.operations[n].arguments}
-        self.last_use.update({i: len(recording.operations) for i in recording.outputs})
+        self.last_use.update({i: len(recording.operations) for i in recording.outputs})  # a result is used at the end
         self.spelled: dict[int, str] = {}
         self.free: dict[str, list[str]] = {"r": [], "f": []}
         self.n_registers = self.n_flags = 0
@@ -126,7 +126,6 @@ class _NumpyWriter:
     def write(self) -> str:
         is_scalar: dict[int, bool] = {}
         names = safe_names(self.recording.inputs)
-        placed: set[str] = set()  # outputs already in their arrays
         for number in self.live:
             operation = self.recording.operations[number]
             if operation.word == INPUT:
@@ -141,7 +140,7 @@ class _NumpyWriter:
             else:
                 is_scalar[number] = False
                 self._release(number)
-                target = self._target(number, placed, operation.is_condition)
+                target = self._target(number, operation.is_condition)
                 self._emit(number, target)
                 self.spelled[number] = target
         self._copy_the_rest(names)
@@ -171,16 +170,10 @@ class _NumpyWriter:
             if self.last_use[i] == number and re.fullmatch(r"[rf]\d+", self.spelled[i]):
                 self.free[self.spelled[i][0]].append(self.spelled[i])
 
-    def _target(self, number: int, placed: set[str], is_condition: bool) -> str:
+    def _target(self, number: int, is_condition: bool) -> str:
         """Return where the result goes: straight into an output array if that harms nobody, else a register."""
         for name, output in zip(self.outputs, self.recording.outputs, strict=True):
-            if (
-                output == number
-                and not is_condition
-                and name not in placed
-                and not self._read_later(self.over.get(name), number)
-            ):
-                placed.add(name)
+            if output == number and not is_condition and not self._read_later(self.over.get(name), number):
                 return name
         kind = "f" if is_condition else "r"
         if self.free[kind]:
@@ -249,6 +242,8 @@ def select(condition: Any, x: Any, y: Any, out: Any) -> None:
     bits = out.view(word)
     x_bits, y_bits = (np.asarray(v, dtype=out.dtype).view(word) for v in (x, y))
     if np.may_share_memory(y_bits, bits):  # y is lost first: choose from x instead
+        if np.may_share_memory(x_bits, bits):
+            return  # both are the result already
         x_bits, y_bits = y_bits, x_bits
         np.invert(mask, mask)
     np.bitwise_xor(x_bits, y_bits, bits)

@@ -9,7 +9,7 @@ from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
 from gpumlp.formulas.costs import COSTS, Cost
 from gpumlp.formulas.registry import Registry
-from gpumlp.formulas.update_rules import RULES, UpdateRule
+from gpumlp.formulas.update_rules import RULES, UpdateRule, check_rule
 
 REGISTRIES: dict[type, Registry[Any]] = {Activation: ACTIVATIONS, Cost: COSTS, UpdateRule: RULES}
 
@@ -28,4 +28,6 @@ def register(definition: Any | Callable[..., Any], *aliases: str) -> None:
             f"cannot register {definition!r}; expected a gpumlp.Activation, Cost or UpdateRule, or a function that "
             "returns one"
         )
+    if isinstance(example, UpdateRule):
+        check_rule(example)
     registry.register(definition, *aliases)

@@ -96,8 +96,9 @@ class Registry(Generic[D]):
             if isinstance(given, self.types):
                 return given
             call = f"; call it: {given.__name__}()" if callable(given) and hasattr(given, "__name__") else ""
+            shown = f"{type(given).__name__} {given.name}" if hasattr(given, "name") else repr(given)
             raise ConfigurationError(
-                f"{self.kind} {given!r} is neither a name nor a definition{call}; known names are {', '.join(self)}"
+                f"{self.kind} {shown} is neither a name nor a definition{call}; known names are {', '.join(self)}"
             )
         match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", given)
         base = self._aliases.get(match[1], match[1]) if match else given

@@ -5,6 +5,7 @@ Equal operations on equal arguments are recorded once, so a printed formula comp
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,12 @@ from typing import Any
 from gpumlp.errors import FormulaError
 
 INPUT, CONSTANT = "input", "constant"
+ARITHMETIC: dict[str, Callable[..., float]] = {  # what is computed at once where all arguments are constants
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "negative": operator.neg,
+}
 COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"})
 
 
@@ -21,7 +28,7 @@ class Operation:
 
     word: str
     arguments: tuple[int, ...] = ()
-    name: str = ""  # of an input
+    name: str = ""  # of an input; of a constant its text, which tells 0.0 from -0.0
     value: float = 0.0  # of a constant
 
     @property
@@ -55,7 +62,8 @@ class Recorder:
                 raise FormulaError("a formula mixes Terms of two recordings; use its arguments only")
             return value
         try:
-            return self.append(Operation(CONSTANT, value=float(value)))
+            number = float(value)
+            return self.append(Operation(CONSTANT, name=repr(number), value=number))
         except (TypeError, ValueError) as error:
             raise FormulaError(
                 f"a formula uses {value!r}, which is neither a Term nor a number; "
@@ -68,9 +76,13 @@ class Recorder:
         if word == "where":
             if not terms[0].operation.is_condition:
                 terms[0] = self.record("not_equal", terms[0], 0)  # as NumPy chooses by a number
+            if terms[1].number == terms[2].number:
+                return terms[1]
         elif any(t.operation.is_condition for t in terms):
             raise FormulaError("a formula computes with a condition; write where(condition, 1, 0) for its number")
         constants = [t.constant for t in terms]
+        if word in ARITHMETIC and None not in constants:
+            return self.term(ARITHMETIC[word](*constants))
         if word == "multiply" and 1.0 in constants:
             return terms[1 - constants.index(1.0)]
         if word == "add" and 0.0 in constants:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from gpumlp.errors import FormulaError
 from gpumlp.formulas.registry import Registry
 from gpumlp.formulas.term import Recording, record
 from gpumlp.formulas.vocabulary import power, sign, sqrt
@@ -58,6 +59,35 @@ def rule_recording(rule: UpdateRule, numbers: tuple[str, ...], extras: frozenset
         return rule.per_weight(w, g, s, h)
 
     return record(step, "w", "g", *rule.state, *numbers)
+
+
+NOT_FOR_RULES = frozenset(("w", "g", "eta", "l2", "l1", "clip"))  # what a step has besides a rule's own names
+
+
+def check_rule(rule: UpdateRule) -> None:
+    """Raise FormulaError, naming the rule, unless one step of it can be recorded."""
+
+    def wrong(what: str) -> FormulaError:
+        return FormulaError(f"update rule {rule.name!r}: {what}")
+
+    own = (*rule.state, *rule.defaults)
+    for name in own:
+        if not name.isidentifier() or name in NOT_FOR_RULES or own.count(name) > 1:
+            raise wrong(
+                f"{name!r} cannot name a state or number; take different identifiers other than "
+                f"{', '.join(sorted(NOT_FOR_RULES))}"
+            )
+    computed = per_step_names(rule)
+    for name in computed:
+        if not name.isidentifier() or name in NOT_FOR_RULES or name in own:
+            raise wrong(f"per_step returns {name!r}, which is taken or no identifier; choose another name")
+    numbers = ("eta", *rule.defaults, *computed)
+    try:
+        results = len(rule_recording(rule, numbers, frozenset()).outputs)
+    except AttributeError as error:
+        raise wrong(f"per_weight uses a state or number that the rule does not have ({error})") from error
+    if results != 1 + len(rule.state):
+        raise wrong(f"per_weight returns {results} results, expected the new weight and {len(rule.state)} states")
 
 
 def per_step_names(rule: UpdateRule) -> tuple[str, ...]:

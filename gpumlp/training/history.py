@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpumlp.errors import BackendUnavailable, unknown_name
+from gpumlp.errors import BackendUnavailable, ConfigurationError, unknown_name
 from gpumlp.training.monitors import EpochReport
 
 
@@ -106,6 +106,8 @@ class History:
 
         Raises BackendUnavailable without matplotlib (extra "plot").
         """
+        if not len(self):
+            raise ConfigurationError("History.plot has no epoch to show; fit for at least one")
         try:
             from matplotlib.figure import Figure
             from matplotlib.ticker import MaxNLocator

@@ -1,6 +1,7 @@
 """Monitors: what watches a training and may stop it. They see numbers on the host, never buffers.
 
-The moments are those of a run: training_began, epoch_began, step_ended, epoch_ended, training_ended.
+The moments are those of a run: training_began, epoch_began, step_ended, epoch_ended, training_ended. At each of them
+the monitors are told in the order given, at the end in the opposite one: what began last ends first.
 """
 
 from __future__ import annotations

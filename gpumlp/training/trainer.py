@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from gpumlp.backends.protocol import EPOCH, FIRST_BAD, POSITION, STEP, BatchSource, StepNumbers, Tally
 from gpumlp.errors import ConfigurationError, DataError, DivergenceError, ShapeError
-from gpumlp.formulas.update_rules import RULES, UpdateRule, per_step_names
+from gpumlp.formulas.update_rules import RULES, UpdateRule, check_rule, per_step_names
 from gpumlp.network.evaluation import Evaluation, build_source, read_tally
 from gpumlp.network.network import Network, check_sample_weight
 from gpumlp.network.targets import Targets, check_inputs, check_targets
@@ -65,6 +66,7 @@ class Trainer:
     ) -> None:
         self.net = net
         self.rule = RULES.get(optimizer)
+        check_rule(self.rule)
         self.batch_size = batch_size
         if batch_size != "full" and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
             raise ConfigurationError(f'batch_size={batch_size!r}: expected a number of rows of at least 1, or "full"')
@@ -251,19 +253,15 @@ class _Run:
             f"{self.backend.name} on {self.backend.device}",
             lambda: _Keeper(self.net),
         )
-        began: list[Monitor] = []
         self.last_finite.save(np.ones(self.net.n_models, bool))
-        try:
+        with ExitStack() as ends:  # every monitor that began is told of the end, also where another raises
             for monitor in self.monitors:
-                began.append(monitor)
+                ends.callback(monitor.training_ended)
                 monitor.training_began(info)
             for epoch in range(first, first + self.epochs):
                 if self.numbers.skip.all():
                     break
                 self._epoch(epoch, first)
-        finally:
-            for monitor in began:
-                monitor.training_ended()
         return self.history
 
     def _epoch(self, epoch: int, first: int) -> None:

@@ -68,14 +68,24 @@ def test_all_moments_come_in_order(backend):
     assert diary.seen[12:] == ["began", *(m.format(3) for m in epoch), "ended"]
 
 
-def test_monitors_are_told_in_their_order(backend):
+def test_monitors_are_told_in_their_order_and_of_the_end_in_the_opposite_one(backend):
     seen = []
     gpumlp.Trainer(network(backend=backend), batch_size="full").fit(
         *data(), 1, monitors=[Diary("a ", seen), Diary("b ", seen)]
     )
-    assert seen == [
-        f"{who} {what}" for what in ("began", "epoch 1", "step 1", "epoch 1 ended", "ended") for who in "ab"
-    ]
+    moments = [f"{who} {what}" for what in ("began", "epoch 1", "step 1", "epoch 1 ended") for who in "ab"]
+    assert seen == [*moments, "b ended", "a ended"]
+
+
+def test_every_monitor_is_told_of_the_end_even_if_one_raises_there(backend):
+    class Breaks(Monitor):
+        def training_ended(self):
+            raise RuntimeError("no")
+
+    diary = Diary()
+    with pytest.raises(RuntimeError, match="no"):
+        gpumlp.Trainer(network(backend=backend)).fit(*data(), 1, monitors=[diary, Breaks()])
+    assert diary.seen[-1] == "ended"
 
 
 def test_a_run_and_a_report_say_what_they_are(backend):
