@@ -16,6 +16,7 @@ from gpumlp.atomic import replacing
 from gpumlp.data import Standardiser
 from gpumlp.errors import ConfigurationError, GpumlpError, ModelFileError
 from gpumlp.formulas.registry import UNIT
+from gpumlp.network.initialisers import initialiser_name
 from gpumlp.network.network import Network
 from gpumlp.network.parameters import ParameterLayout
 from gpumlp.shapes import HostArray
@@ -120,6 +121,7 @@ class SavedModel:
             "model_ids": list(net.model_ids),
             "seeds": list(net.seeds),
             "dropout": list(net.dropout),
+            "initialiser": initialiser_name(net.initialiser),
             "task": self.task,
             "classes": None if self.classes is None else self.classes.tolist(),
             "feature_names": None if self.feature_names is None else list(self.feature_names),
@@ -201,12 +203,12 @@ def _check_size(archive: zipfile.ZipFile, header: dict[str, Any], path: Path) ->
 def _build_network(header: dict[str, Any], path: Path, backend: str | None, device: str | None) -> Network:
     try:
         *hidden, output = header["activations"]
-        return Network(
+        network = Network(
             header["sizes"],
             activation=hidden,
             output=output,
             cost=header["cost"],
-            initialiser="zeros",
+            initialiser=header["initialiser"] or "zeros",
             dropout=header["dropout"],
             dtype=header["dtype"],
             backend=backend,
@@ -215,11 +217,21 @@ def _build_network(header: dict[str, Any], path: Path, backend: str | None, devi
             n_models=len(header["model_ids"]),
             model_ids=header["model_ids"],
         )
+        if header["initialiser"] is None:
+            network.initialiser = _unknown_initialiser
+        return network
     except KeyError as error:
         raise ModelFileError(f"{path}: {HEADER} has no entry {error}; it is damaged, save the model again") from error
     except (TypeError, ValueError, MemoryError) as error:
         advice = "; register your own definitions before loading" if "unknown" in str(error) else ""
         raise ModelFileError(f"{path}: {HEADER} describes no network: {error}{advice}") from error
+
+
+def _unknown_initialiser(generator: Any, n_out: int, n_in: int) -> Any:
+    raise ConfigurationError(
+        "this model was loaded, and was first initialised by a function of the user's own; set network.initialiser to "
+        "that function before starting anew"
+    )
 
 
 def _read_arrays(archive: zipfile.ZipFile, header: dict[str, Any], net: Network, path: Path) -> SavedModel:

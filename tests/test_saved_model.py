@@ -191,3 +191,19 @@ def test_a_new_file_has_the_usual_permissions_and_an_old_one_keeps_its_own(tmp_p
         assert path.stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(mask)
+
+
+def test_a_loaded_model_can_be_trained_anew_from_its_own_initial_weights(tmp_path):
+    model = classifier(initialiser="glorot")
+    wanted = model.network.weights[0].copy()
+    loaded = gpumlp.load(model.save(tmp_path / "m.npz")).network
+    loaded.reset()
+    assert np.array_equal(loaded.weights[0], wanted)
+
+
+def test_a_loaded_model_says_that_it_does_not_know_an_own_initialiser(tmp_path):
+    model = classifier(initialiser=lambda generator, n_out, n_in: generator.random((n_out, n_in)))
+    loaded = gpumlp.load(model.save(tmp_path / "m.npz"))
+    assert np.array_equal(loaded.outputs(X), model.outputs(X))
+    with pytest.raises(ConfigurationError, match="by a function of the user"):
+        loaded.network.reset()

@@ -8,7 +8,7 @@ Every product runs on one model's own matrices, so a model's bits do not depend 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from math import inf, sqrt
 from typing import Any
@@ -37,6 +37,7 @@ from gpumlp.formulas.play import play
 from gpumlp.formulas.printers import NumpyProgram, numpy_program
 from gpumlp.formulas.term import Recording, record
 from gpumlp.formulas.update_rules import UpdateRule, rule_recording
+from gpumlp.formulas.vocabulary import where
 from gpumlp.randomness.streams import dropout_threshold, dropout_words
 
 Launch = Callable[[], object]
@@ -272,13 +273,8 @@ class NumpyBackend:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Hold the BLAS at one thread, since products are divided here; and do not warn of what diverges: it is found
-        in the cost, by its step.
-        """
-        with (
-            np.errstate(over="ignore", invalid="ignore", divide="ignore"),
-            threads.one_blas_thread() if threads.divides_products() else nullcontext(),
-        ):
+        """Compute alone, and do not warn of what diverges: it is found in the cost, by its step."""
+        with threads.computing(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             yield
 
     def _launch(self, launch: Launch) -> None:
@@ -529,11 +525,11 @@ def dropout_program() -> NumpyProgram:
 
 @cache
 def dropped_prime_program(activation: Activation) -> NumpyProgram:
-    """delta <- delta mask / keep f'(z), where a holds f(z) mask / keep."""
+    """delta <- delta f'(z) / keep for the units that stayed, 0 for the others, where a holds f(z) mask / keep."""
     prime = prime_recording(activation)
 
     def formula(d: Any, z: Any, a: Any, mask: Any, grow: Any, keep: Any) -> Any:
-        return d * mask * grow * play(prime, z, a * keep)
+        return where(mask, d * grow * play(prime, z, a * keep), 0)  # f' of a dropped unit may be anything
 
     return numpy_program(record(formula, "d", "z", "a", "mask", "grow", "keep"), ("delta",), {"delta": "d"})
 

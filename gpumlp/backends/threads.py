@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +51,7 @@ class _Worker:
             self.begin.release()
 
 
+LONGEST_PIECE = 5.0  # seconds to wait for a helper after an error; a piece takes milliseconds
 _workers: list[_Worker] = []
 _in_use = threading.Lock()
 if hasattr(os, "register_at_fork"):
@@ -82,29 +83,27 @@ def blas_kernels() -> str:
     return str(found[0].get("architecture", "")) if found else ""
 
 
-class _Held:
-    """How many computations hold the BLAS at one thread, and what ends it."""
+class _Computing:
+    """Who computes: one thread of Python at a time, since its work is divided among all processors."""
 
-    lock = threading.Lock()
+    lock = threading.RLock()
     depth = 0
-    limit: Any = None
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold the BLAS at one thread inside the block; blocks may be nested and run in several threads."""
-    with _Held.lock:
-        if _Held.depth == 0 and _blas() is not None:
-            _Held.limit = _blas().limit(limits=1)
-        _Held.depth += 1
-    try:
-        yield
-    finally:
-        with _Held.lock:
-            _Held.depth -= 1
-            if _Held.depth == 0 and _Held.limit is not None:
-                _Held.limit.restore_original_limits()
-                _Held.limit = None
+def computing() -> Iterator[None]:
+    """Compute alone in this process, the BLAS held at one thread; blocks of one thread may be nested.
+
+    The buffers and scratch arrays of a network serve one computation at a time, and the limit of a BLAS can be lifted
+    only by the thread that set it: another thread waits.
+    """
+    with _Computing.lock:
+        _Computing.depth += 1
+        try:
+            with _blas().limit(limits=1) if _Computing.depth == 1 and divides_products() else nullcontext():
+                yield
+        finally:
+            _Computing.depth -= 1
 
 
 def divides_products() -> bool:
@@ -118,9 +117,12 @@ def together(pieces: Sequence[Work]) -> None:
         for piece in pieces:
             piece()
         return
+    pending: list[_Worker] = []
     try:
-        _divide(pieces)
+        _divide(pieces, pending)
     except BaseException:
+        for worker in pending:  # what it writes must be written before the caller goes on
+            worker.end.acquire(timeout=LONGEST_PIECE)
         for worker in _workers:  # Ctrl-C may have come between two of their locks
             worker.dismiss()
         _workers.clear()
@@ -129,18 +131,19 @@ def together(pieces: Sequence[Work]) -> None:
         _in_use.release()
 
 
-def _divide(pieces: Sequence[Work]) -> None:
+def _divide(pieces: Sequence[Work], pending: list[_Worker]) -> None:
+    """Do the pieces; `pending` holds the workers that have begun and are not known to have ended."""
     while len(_workers) < len(pieces) - 1:
         _workers.append(_Worker())
     helpers = _workers[: len(pieces) - 1]
     for worker, piece in zip(helpers, pieces[1:], strict=True):
         worker.work = piece
+        pending.append(worker)
         worker.begin.release()
-    try:
-        pieces[0]()
-    finally:
-        for worker in helpers:
-            worker.end.acquire()
+    pieces[0]()
+    while pending:
+        pending[-1].end.acquire()
+        pending.pop()
     for worker in helpers:
         if worker.error is not None:
             raise worker.error

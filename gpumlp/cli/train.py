@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpumlp import __version__
 from gpumlp.backends import threads
 from gpumlp.cli import options as opt
@@ -14,6 +16,7 @@ from gpumlp.cli.places import check_place
 from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.data import Standardiser, load_table
+from gpumlp.errors import DivergenceError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
 from gpumlp.training.history import History
@@ -144,7 +147,7 @@ def fit(
     others: list[Monitor],
     save: Path | None,
 ) -> History:
-    """Train until the end and leave the network with its best weights; Ctrl-C saves them where they are to be saved."""
+    """Train until the end and leave the network with its best weights; Ctrl-C or divergence saves them if wanted."""
 
     def rows(part: Array) -> tuple[Array, Array]:
         X, Y = problem.table.X[part], problem.targets[part]
@@ -154,11 +157,12 @@ def fit(
     validation = rows(parts.choice) if len(parts.choice) else None
     try:
         return trainer.fit(*rows(parts.train), epochs, validation, monitors=[best, *others])
-    except KeyboardInterrupt:
-        if save is not None and best.best_epoch is not None:
-            tell(f"interrupted; the weights of epoch {best.best_epoch[0]} are saved to {model.save(save)}")
+    except (KeyboardInterrupt, DivergenceError) as end:
+        what = "diverged" if isinstance(end, DivergenceError) else "interrupted"
+        if save is not None and best.best is not None and best.best_epoch is not None and np.isfinite(best.best).all():
+            tell(f"{what}; the weights of epoch {best.best_epoch[0]} are saved to {model.save(save)}")
         elif save is not None:
-            tell("interrupted before the first epoch ended; nothing is saved")
+            tell(f"{what} before the first epoch ended; nothing is saved")
         raise
 
 

@@ -223,3 +223,4 @@ for _definition, *_aliases in (
     (SOFTMAX,),
 ):
     ACTIVATIONS.register(_definition, *_aliases)
+ACTIVATIONS.seal()

@@ -212,3 +212,4 @@ for _definition in (
     HINGE,
 ):
     COSTS.register(_definition)
+COSTS.seal()

@@ -32,8 +32,8 @@ class OutputDelta:
 
 
 def is_matched(cost: Cost, activation: Activation) -> bool:
-    """Tell whether delta = a - y for this pair."""
-    return cost.matched == activation.name
+    """Tell whether delta = a - y for this pair; an activation that only has the name of the matched one is another."""
+    return cost.matched is not None and ACTIVATIONS.get(cost.matched) == activation
 
 
 def fits(cost: Cost, activation: Activation) -> bool:
@@ -64,7 +64,7 @@ def output_delta(cost: Cost, activation: Activation) -> OutputDelta:
     outer = None if cost.outer is None else record(cost.outer, "s")
     if is_matched(cost, activation):
         term = record(cost.matched_term or (lambda z, a, y: cost.term(a, y)), "z", "a", "y")
-        return OutputDelta(term, outer, record(lambda z, a, y, c: a - y, "z", "a", "y", "c"))
+        return OutputDelta(term, outer, record(lambda z, a, y, c: a - y, "z", "a", "y", "c"))  # BP1, matched
     term = record(lambda z, a, y: cost.term(a, y), "z", "a", "y")
     return OutputDelta(term, outer, unmatched_delta(cost, activation))
 
@@ -80,4 +80,4 @@ def unmatched_delta(cost: Cost, activation: Activation) -> Recording:
     else:
         raise FormulaError(f"cost {cost.name} has an outer function; write its gradient(a, y, c), too")
     prime = play(prime_recording(activation), z, a)
-    return finish(recorder, ("z", "a", "y", "c"), gradient * prime)
+    return finish(recorder, ("z", "a", "y", "c"), gradient * prime)  # BP1

@@ -59,12 +59,19 @@ class Registry(Generic[D]):
     def __init__(self, kind: str, *types: type) -> None:
         self.kind, self.types = kind, types
         self._makers: dict[str, Callable[..., D]] = {}
+        self._made: dict[tuple[str, str, str], D] = {}
         self._aliases: dict[str, str] = {}
+        self._sealed: frozenset[str] = frozenset()
 
-    def register(self, definition: D | Callable[..., D], *aliases: str) -> None:
+    def seal(self) -> None:
+        """Let what is registered so far never be replaced."""
+        self._sealed = frozenset(self._makers)
+
+    def register(self, definition: D | Callable[..., D], *aliases: str, replace: bool = False) -> None:
         """Let a definition, or a function that returns one, be used by name from now on.
 
-        Raises ConfigurationError if a name is taken by another definition.
+        replace   whether it may take the place of a user's own definition of that name
+        Raises    ConfigurationError if a name is taken by another definition
         """
         if callable(definition):
             made, maker = definition(), definition
@@ -76,6 +83,8 @@ class Registry(Generic[D]):
                 raise ConfigurationError(
                     f"{self.kind} name {name!r}: expected letters, digits and _, then parameters in brackets if any"
                 )
+        if replace and base in self._makers and base not in self._sealed:
+            self.remove(base)
         for name in (base, *aliases):
             if name in self:
                 raise ConfigurationError(f"{self.kind} {name!r} is registered already; choose another name")
@@ -85,6 +94,7 @@ class Registry(Generic[D]):
     def remove(self, name: str) -> None:
         """Take a definition and its aliases out again."""
         del self._makers[name]
+        self._made = {key: made for key, made in self._made.items() if key[0] != name}
         self._aliases = {alias: base for alias, base in self._aliases.items() if base != name}
 
     def get(self, given: str | D) -> D:
@@ -105,8 +115,11 @@ class Registry(Generic[D]):
         if match is None or base not in self._makers:
             raise unknown_name(self.kind, given, self.names())
         arguments, parameters = _parse_arguments(self.kind, given, match[2] or "")
+        key = (base, repr(arguments), repr(sorted(parameters.items())))
         try:
-            return self._makers[base](*arguments, **parameters)
+            if key not in self._made:  # one name, one definition: what is compiled for it is found again
+                self._made[key] = self._makers[base](*arguments, **parameters)
+            return self._made[key]
         except TypeError as error:
             raise ConfigurationError(f"{self.kind} {given!r}: {error}") from error
 

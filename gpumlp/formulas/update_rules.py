@@ -287,3 +287,4 @@ def lion(beta1: Any = 0.9, beta2: Any = 0.99, weight_decay: Any = 0.0) -> Update
 
 for _rule in (sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, nadam, lion):
     RULES.register(_rule)
+RULES.seal()

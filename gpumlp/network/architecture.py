@@ -10,6 +10,7 @@ from gpumlp.errors import ConfigurationError, FormulaError
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
 from gpumlp.formulas.costs import COSTS, Cost
 from gpumlp.formulas.output_delta import check_pair
+from gpumlp.formulas.register import check_definition
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def build_architecture(
     for a in hidden:
         if a.row_wise:
             raise FormulaError(f"activation {a.name} couples the units of a row and works at the output only")
+    for definition in (*hidden, ACTIVATIONS.get(output), COSTS.get(cost)):
+        check_definition(definition)
     found = Architecture(layers, (*hidden, ACTIVATIONS.get(output)), COSTS.get(cost))
     check_pair(found.cost, found.activations[-1])
     return found

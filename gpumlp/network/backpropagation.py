@@ -1,12 +1,14 @@
 """The heart: the four equations of back-propagation, from the output layer to the first.
 
-    BP1   delta[L] = dC/da * f'(z[L])                        the error of the output layer
-    BP2   delta[l] = (W[l+1]^T delta[l+1]) * f'(z[l])        the error of a layer from that of the next
-    BP3   dC/db[l] = delta[l]                                summed over the batch
-    BP4   dC/dW[l] = delta[l] a[l-1]^T                       summed over the batch
+Layer l leads from a[l] to a[l+1]: z[l] = W[l] a[l] + b[l], a[l+1] = f(z[l]), and delta[l] = dC/dz[l].
 
-Here layer l leads from a[l] to a[l+1], and an example is a row: W^T delta of the textbook's columns is delta W.
-Source: Nielsen, Neural Networks and Deep Learning, ch. 2.
+    BP1   delta[L-1] = dC/da[L] * f'(z[L-1])                the error of the output layer, L being the number of layers
+    BP2   delta[l-1] = (W[l]^T delta[l]) * f'(z[l-1])       the error of a layer from that of the next
+    BP3   dC/db[l]   = delta[l]                             summed over the batch
+    BP4   dC/dW[l]   = delta[l] a[l]^T                      summed over the batch
+
+An example is a row in memory: W^T delta of the textbook's columns is delta W.
+Source: Nielsen, Neural Networks and Deep Learning, ch. 2, whose layer l + 1 is our layer l.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From the inputs to the outputs: a[l+1] = f(W[l] a[l] + b[l]), a row for each example."""
+"""From the inputs to the outputs: z[l] = W[l] a[l] + b[l], a[l+1] = f(z[l]), a row for each example."""
 
 from __future__ import annotations
 
@@ -10,17 +10,27 @@ from gpumlp.network.parameters import Parameters
 from gpumlp.network.workspace import Workspace
 
 
+def hidden_layers(
+    backend: Backend, net: Architecture, p: Parameters, ws: Workspace, dropout: Sequence[Dropout | None] | None = None
+) -> None:
+    """Set z and a of every hidden layer from a[0]."""
+    for l in range(net.n_layers - 1):
+        drop = None if dropout is None else dropout[l]
+        backend.forward_layer(net.activations[l], ws.a[l], p.W[l], p.b[l], ws.z[l], ws.a[l + 1], drop)
+
+
 def feedforward(backend: Backend, net: Architecture, p: Parameters, ws: Workspace) -> None:
     """Set z and a of every layer from a[0]."""
-    for l in range(net.n_layers):
-        backend.forward_layer(net.activations[l], ws.a[l], p.W[l], p.b[l], ws.z[l], ws.a[l + 1])
+    hidden_layers(backend, net, p, ws)
+    backend.forward_layer(net.activations[-1], ws.a[-2], p.W[-1], p.b[-1], ws.z[-1], ws.a[-1])
 
 
 def feedforward_to_output(
-    backend: Backend, net: Architecture, p: Parameters, ws: Workspace, dropout: Sequence[Dropout | None]
+    backend: Backend, net: Architecture, p: Parameters, ws: Workspace, dropout: Sequence[Dropout | None] | None = None
 ) -> None:
-    """Set z and a of the hidden layers, and z = W a of the output layer for `output_delta` or `evaluate`."""
-    last = net.n_layers - 1
-    for l in range(last):
-        backend.forward_layer(net.activations[l], ws.a[l], p.W[l], p.b[l], ws.z[l], ws.a[l + 1], dropout[l])
-    backend.linear(ws.a[last], p.W[last], ws.z[last])
+    """Set z and a of the hidden layers, and z = W a of the output layer.
+
+    Its bias and activation are left to `output_delta` or `evaluate`, which do them in one pass with the cost.
+    """
+    hidden_layers(backend, net, p, ws, dropout)
+    backend.linear(ws.a[-2], p.W[-1], ws.z[-1])

@@ -58,6 +58,11 @@ def get_initialiser(given: str | Initialiser) -> Initialiser:
     return INITIALISERS[given]
 
 
+def initialiser_name(initialiser: Initialiser) -> str | None:
+    """Return the name of an initialiser of this file, None for a user's own."""
+    return next((name for name, known in INITIALISERS.items() if known is initialiser), None)
+
+
 def draw_layer(initialiser: Initialiser, generator: np.random.Generator, n_out: int, n_in: int) -> Any:
     """Return W (out, in) and b (out,) of one layer of one model; raise if a user's initialiser gives anything else."""
     drawn = initialiser(generator, n_out, n_in)

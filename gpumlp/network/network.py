@@ -191,8 +191,8 @@ class Network:
     def forward(self, X: Any) -> Forward:
         """Return z and a of every layer for all rows of X (n_samples, in_features)."""
         X = check_inputs(X, self.architecture)
-        ws = Workspace(self.backend, self.architecture, self.n_models, len(X))
         with self.backend.session():
+            ws = Workspace(self.backend, self.architecture, self.n_models, len(X))
             self._feed(X, ws)
         return Forward([self.backend.to_host(z) for z in ws.z], [self.backend.to_host(a) for a in ws.a])
 
@@ -223,6 +223,10 @@ class Network:
         Raises       ShapeError, DataError
         """
         X, targets = self._check(X, Y)
+        with self.backend.session():
+            return self._backpropagate(X, targets, per_sample)
+
+    def _backpropagate(self, X: HostArray, targets: Targets, per_sample: bool) -> Gradients:
         backend, net, p = self.backend, self.architecture, self.parameters
         ws = Workspace(backend, net, self.n_models, len(X), backward=True)
         grad = Parameters(backend, p.layout, self.n_models)
@@ -235,9 +239,8 @@ class Network:
         backend.fill(ws.batch.row_weight, 1)
         backend.fill(ws.batch.scale, 1)
         nothing = [None] * net.n_layers
-        with backend.session():
-            feedforward_to_output(backend, net, p, ws, nothing)
-            backpropagation(backend, net, p, ws, grad, tally, clock, nothing)
+        feedforward_to_output(backend, net, p, ws, nothing)
+        backpropagation(backend, net, p, ws, grad, tally, clock, nothing)
         if per_sample:
             return self._gradients_of_each(ws)
         host = [np.array(backend.to_host(x)) / len(X) for x in (*grad.W, *grad.b)]

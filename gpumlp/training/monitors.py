@@ -114,8 +114,18 @@ def is_better(value: PerModel, best: PerModel, name: str, mode: str | None, marg
     """Tell for each model whether `value` improves on `best` by more than `margin`; NaN never does."""
     if mode not in (None, "min", "max"):
         raise ConfigurationError(f'mode={mode!r}: expected "min", "max" or None')
-    smaller_is_better = any(part in name for part in ("cost", "loss", "error")) if mode is None else mode == "min"
-    return value < best - margin if smaller_is_better else value > best + margin
+    if mode is None:
+        mode = mode_of(name)
+    return value < best - margin if mode == "min" else value > best + margin
+
+
+def mode_of(name: str) -> str:
+    """Return "min" or "max" by a metric's name; raise ConfigurationError if the name does not tell."""
+    if any(part in name for part in ("cost", "loss", "error", "rmse", "mse", "mae")):
+        return "min"
+    if any(part in name for part in ("accuracy", "score", "auc", "r2")):
+        return "max"
+    raise ConfigurationError(f'is more of metric {name!r} better, or less? say mode="max" or mode="min"')
 
 
 class Metric(Monitor):
@@ -128,9 +138,12 @@ class Metric(Monitor):
         self.name, self.function = name, function
 
     def epoch_ended(self, report: EpochReport) -> None:
-        """Compute the metric for each model that was trained."""
+        report.values[self.name] = self.compute(report)
+
+    def compute(self, report: EpochReport) -> PerModel:
+        """Return the metric of each model that was trained, NaN for the others."""
         Y, outputs = report.predictions()
-        report.values[self.name] = np.array(
+        return np.array(
             [float(self.function(Y, out)) if on else np.nan for out, on in zip(outputs, report.active, strict=True)]
         )
 
@@ -152,9 +165,11 @@ class _Watcher(Monitor):
 
     def watch(self, report: EpochReport) -> PerModel:
         """Note the models that are better than ever, keep their weights, and return which they are."""
-        if self.computes is not None and self.metric not in report.values:
-            self.computes.epoch_ended(report)
-        value = report.metric(self.metric)
+        if self.computes is None:
+            value = report.metric(self.metric)
+        else:
+            value = self.computes.compute(report)
+            report.values.setdefault(self.metric, value)
         if self.best is None or self.best_epoch is None:
             better = np.isfinite(value)
             self.best, self.best_epoch = value.copy(), np.full(len(value), report.epoch)
@@ -178,7 +193,7 @@ class KeepBest(_Watcher):
     """Leaves each model with the weights of its best epoch, also after Ctrl-C.
 
     metric   a name in the reports, or a function (Y, outputs) -> float on the validation set
-    mode     "min" or "max"; None: "min" for names with cost, loss or error, else "max"
+    mode     "min" or "max"; None: by the name, "min" for cost, loss and error, "max" for accuracy and score
     """
 
     def __init__(self, metric: str | Callable[[Any, Any], float] = "validation_cost", mode: str | None = None) -> None:

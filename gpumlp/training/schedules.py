@@ -69,8 +69,8 @@ def cosine(warmup: float = 0.0, floor: float = 0.0, epochs: int | None = None) -
         share = np.clip((epoch - warmup) / max(total - warmup, 1e-12), 0, 1)
         falling = floor + (1 - floor) * 0.5 * (1 + np.cos(pi * share))
         # the first step of a warm-up already moves: (t + 1) / steps of the warm-up
-        per_epoch = (epoch[-1] - epoch[0]) / (len(epoch) - 1) if len(epoch) > 1 else 1.0
-        return np.where(epoch < warmup, np.minimum((epoch + per_epoch) / max(warmup, 1e-12), 1), falling)
+        per_step = (epoch[-1] - epoch[0]) / (len(epoch) - 1) if len(epoch) > 1 else 1.0
+        return np.where(epoch < warmup, np.minimum((epoch + per_step) / max(warmup, 1e-12), 1), falling)
 
     return Schedule("cosine", factor, epochs)
 
@@ -90,7 +90,7 @@ def one_cycle(peak_at: float = 0.3, start: float = 0.04, end: float = 1e-4, epoc
 
 
 class ReduceOnPlateau:
-    """Multiplies a model's learning rate by `factor` when a metric has not improved for `patience` epochs.
+    """Multiplies a model's learning rate by `factor` when a metric has not improved for more than `patience` epochs.
 
     metric      a name in the reports: "validation_cost", or "cost" where there is no validation set
     mode        "min" or "max"; None: by the metric's name

@@ -49,7 +49,7 @@ class TrainingStep:
             feedforward_to_output(backend, architecture, p, ws, dropout)
             backpropagation(backend, architecture, p, ws, grad, tally, clock, dropout)
             if hyper.clip_norm is not None:
-                backend.gradient_norm(grad.theta, hyper.clip_norm, numbers)
+                backend.gradient_norm(grad.theta[:, hyper.bounds[0] : hyper.bounds[-1]], hyper.clip_norm, numbers)
             backend.update(numbers, p.theta, grad.theta, state, hyper.bounds, clock, source.batch)
 
         self._next: Callable[[], None] = self._first

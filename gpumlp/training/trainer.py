@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from copy import copy
 from time import perf_counter
 from typing import Any
 
@@ -44,6 +45,9 @@ class Trainer:
     on_divergence        "raise" (default for one model) or "stop" (default for several): what happens when a model's
                          cost or weights are no longer finite; its weights return to its last finite epoch
 
+    history              the History of the last `fit`, also of one that an error or Ctrl-C ended
+    diverged             model id -> when; these models stay as they are until `reset`
+
     Raises               ConfigurationError, UnknownName, ShapeError
     """
 
@@ -77,7 +81,7 @@ class Trainer:
         if shuffle == "shared" and len(set(net.seeds)) > 1:
             raise ConfigurationError('shuffle="shared" needs one seed for all models; give one, or use shuffle=True')
         self.reduction, self.shuffle, self.on_divergence = reduction, shuffle, on_divergence
-        self.schedule = get_schedule(schedule)
+        self.schedule = copy(get_schedule(schedule))  # one that looks at results belongs to one trainer
         self.hyper = HyperTable(
             self.rule,
             net.parameters.layout,
@@ -110,6 +114,8 @@ class Trainer:
 
     def _set_state(self) -> None:
         backend = self.net.backend
+        self.diverged: dict[int, str] = {}  # model id -> when; these stay stopped until a reset
+        self.history: History | None = None  # of the last `fit`, also of one that ended in an error
         backend.fill(self.clock, 0)
         self.numbers.skip[:] = False
         self.hyper.scale_rate(1.0)
@@ -192,6 +198,9 @@ class _Run:
         if not (isinstance(epochs, int | np.integer) and epochs >= 0):
             raise ConfigurationError(f"epochs={epochs!r}: expected a whole number of at least 0")
         self.epochs, self.monitors = int(epochs), list(monitors)
+        self.numbers.skip[:] = [model in trainer.diverged for model in self.net.model_ids]  # monitors stop one fit only
+        if self.numbers.skip.all():
+            raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
         X = check_inputs(X, self.net.architecture)
         targets = check_targets(Y, len(X), self.net.architecture, self.net.dtype)
         weights = None if sample_weight is None else check_sample_weight(sample_weight, len(X), self.net.n_models)
@@ -203,7 +212,8 @@ class _Run:
         state = [trainer.state[name] for name in trainer.rule.state]
         self.step = TrainingStep(self.net, self.source, trainer.hyper, self.numbers, state, trainer.clock, self.tally)
         self.validation_Y, self.validation = self._build_validation(validation)
-        self.history = History(self.net.model_ids)
+        self.history = trainer.history = History(self.net.model_ids)
+        self.history.stopped.update(trainer.diverged)
         self.last_finite = _Keeper(self.net)
 
     def _build_source(self, X: HostArray, targets: Targets, weights: HostArray | None) -> BatchSource:
@@ -237,7 +247,8 @@ class _Run:
         X = check_inputs(validation[0], net.architecture, "validation X")
         targets = check_targets(validation[1], len(X), net.architecture, net.dtype, "validation Y")
         self.validation_X = X
-        return validation[1], Evaluation(self.backend, net.architecture, net.parameters, X, targets)
+        with self.backend.session():
+            return validation[1], Evaluation(self.backend, net.architecture, net.parameters, X, targets)
 
     def run(self) -> History:
         """Go through the epochs; monitors are told of the end whatever happens."""
@@ -278,7 +289,7 @@ class _Run:
         diverged = self._diverged(active, values["cost"])
         if self.validation is not None:
             for name, value in self.validation.run().items():
-                values[f"validation_{name}"] = np.where(active, value, np.nan)
+                values[f"validation_{name}"] = np.where(active & ~diverged, value, np.nan)
         report = EpochReport(
             epoch + 1,
             self.trainer.step_count,
@@ -347,7 +358,8 @@ class _Run:
         worst = int(np.flatnonzero(diverged)[0])
         for m in np.flatnonzero(diverged):
             step = int(first_bad[m]) or self.trainer.step_count
-            self.history.stopped[self.net.model_ids[m]] = f"diverged in epoch {epoch}, step {step}"
+            why = f"diverged in epoch {epoch}, step {step}"
+            self.history.stopped[self.net.model_ids[m]] = self.trainer.diverged[self.net.model_ids[m]] = why
         self.numbers.skip |= diverged
         if self.trainer.on_divergence == "raise" or self.numbers.skip.all():
             step = int(first_bad[worst]) or self.trainer.step_count

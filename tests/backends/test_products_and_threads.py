@@ -1,9 +1,11 @@
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
 
+import gpumlp
 from gpumlp.backends import numpy_backend, threads
 from gpumlp.backends.numpy_backend import column_sums, product, transposed
 
@@ -113,11 +115,65 @@ def test_the_blas_is_held_at_one_thread_and_given_back():
     before = blas_threads()
     if not before:
         pytest.skip("nothing controls the threads of this BLAS")
-    with threads.one_blas_thread():
-        with threads.one_blas_thread():
+    with threads.computing():
+        with threads.computing():
             assert set(blas_threads()) == {1}
         assert set(blas_threads()) == {1}
     assert blas_threads() == before
-    with pytest.raises(RuntimeError), threads.one_blas_thread():
+    with pytest.raises(RuntimeError), threads.computing():
         raise RuntimeError
     assert blas_threads() == before
+
+
+def test_a_network_used_from_several_threads_gives_each_what_it_would_give_alone(monkeypatch):
+    monkeypatch.setenv("GPUMLP_NUM_THREADS", "2")
+    net = gpumlp.Network((64, 512, 10), "gelu")
+    inputs = [np.random.default_rng(i).standard_normal((200, 64)).astype(np.float32) for i in range(4)]
+    alone = [net.predict(X) for X in inputs]
+    wrong = []
+
+    def use(i):
+        wrong.extend(i for _ in range(20) if not np.array_equal(net.predict(inputs[i]), alone[i]))
+
+    users = [threading.Thread(target=use, args=(i,)) for i in range(4)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert wrong == []
+
+
+def test_training_in_another_thread_gives_the_same_bits(monkeypatch):
+    monkeypatch.setenv("GPUMLP_NUM_THREADS", "2")
+    X, Y = np.random.default_rng(0).standard_normal((256, 300)), np.arange(256) % 10
+    found = []
+
+    def train():
+        net = gpumlp.Network((300, 256, 10), seed=3)
+        gpumlp.Trainer(net, batch_size=128).fit(X, Y, 2)
+        found.append((net.parameters.theta.copy(), blas_threads()))
+
+    before = blas_threads()
+    train()
+    other = threading.Thread(target=train)
+    other.start()
+    other.join()
+    assert np.array_equal(found[0][0], found[1][0])
+    assert [threads_after for _, threads_after in found] == [before, before]
+
+
+def test_an_interrupt_waits_for_what_the_helper_still_writes():
+    written = []
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    def slow():
+        time.sleep(0.2)
+        written.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.together([interrupt, slow])
+    assert written == [True]
+    threads.together([lambda: None, lambda: written.append(True)])
+    assert written == [True, True]

@@ -115,3 +115,15 @@ def test_the_process_arguments_are_the_default(monkeypatch, capsys):
     monkeypatch.setattr(app.sys, "argv", ["gpumlp", "--version"])
     assert cli.main() == 0
     assert capsys.readouterr().out.startswith("gpumlp 0.")
+
+
+def test_weights_from_before_a_divergence_are_saved(gpumlp, tmp_path):
+    rows = "\n".join(f"{i % 7},{i % 5},{(i % 7) * 1.5 - i % 5}" for i in range(60))
+    (tmp_path / "d.csv").write_text(rows)
+    options = ("--lr", 0.45, "--optimizer", "sgd", "--hidden", "none", "--epochs", 4000, "--task", "regression")
+    ended = gpumlp(
+        "train", tmp_path / "d.csv", *options, "--batch-size", "full", "--save", tmp_path / "m.npz", "--quiet"
+    )
+    assert ended.status == 2
+    assert "diverged; the weights of epoch" in ended.err
+    assert (tmp_path / "m.npz").exists()

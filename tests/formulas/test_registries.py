@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -274,3 +276,48 @@ def test_an_interval_lies_in_another_up_to_its_ends():
     assert not open_unit.holds(0, 0.5)
     assert not unit.holds(-0.1, 0.5)
     assert (str(unit), str(open_unit), str(Interval())) == ("[0, 1]", "(0, 1)", "(-inf, inf)")
+
+
+def test_an_own_definition_may_be_replaced_a_shipped_one_never():
+    gpumlp.register(gpumlp.Activation("again", lambda z: z))
+    try:
+        gpumlp.register(gpumlp.Activation("again", lambda z: 2 * z), replace=True)
+        assert ACTIVATIONS.get("again").value(3) == 6
+        with pytest.raises(ConfigurationError, match="registered already"):
+            gpumlp.register(gpumlp.Activation("relu", lambda z: z), replace=True)
+    finally:
+        ACTIVATIONS.remove("again")
+
+
+@pytest.mark.parametrize("value", [lambda z: math.exp(z), lambda z: z.clip(0), lambda z: "z"])
+def test_a_formula_that_cannot_be_recorded_is_refused_where_it_enters(value):
+    bad = gpumlp.Activation("bad", value)
+    with pytest.raises(gpumlp.errors.FormulaError):
+        gpumlp.register(bad)
+    with pytest.raises(gpumlp.errors.FormulaError):
+        gpumlp.Network((2, 3, 2), activation=bad)
+    assert "bad" not in ACTIVATIONS
+
+
+@pytest.mark.parametrize("thing", [lambda z: z, gpumlp.Activation])
+def test_a_bare_function_or_class_cannot_be_registered(thing):
+    with pytest.raises(ConfigurationError, match="cannot register"):
+        gpumlp.register(thing)
+
+
+def test_one_name_gives_one_definition():
+    assert ACTIVATIONS.get("leaky_relu(0.2)") is ACTIVATIONS.get("leaky_relu(0.2)")
+    assert COSTS.get("huber(width=2)") is COSTS.get("huber(width=2)")
+
+
+def test_an_activation_that_only_has_the_name_of_the_matched_one_is_another():
+    own = gpumlp.Activation("sigmoid", lambda z: 0.5 + 0.25 * z / (1 + absolute(z)), range=Interval(0.0, 1.0))
+    net = gpumlp.Network((3, 2, 1), "tanh", own, "cross_entropy", dtype="float64")
+    X, Y = np.random.default_rng(0).standard_normal((4, 3)), np.array([0.0, 1.0, 1.0, 0.0])
+    exact, step = net.backpropagate(X, Y).dW[1][0, 0, 0], 1e-6
+    costs = []
+    for sign_of_step in (1, -1):
+        net.weights[1][0, 0, 0] += sign_of_step * step
+        costs.append(net.cost_of(X, Y).item())
+        net.weights[1][0, 0, 0] -= sign_of_step * step
+    assert np.isclose((costs[0] - costs[1]) / (2 * step), exact, rtol=1e-6)

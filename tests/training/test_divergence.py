@@ -115,3 +115,31 @@ def test_a_rate_that_is_too_large_for_the_dtype_is_found(backend):
 def test_the_error_survives_a_process_boundary():
     error = pickle.loads(pickle.dumps(DivergenceError("model 3 diverged", 3, 2, 9)))
     assert (str(error), error.model, error.epoch, error.step) == ("model 3 diverged", 3, 2, 9)
+
+
+def test_a_model_that_diverged_stays_stopped_and_says_why_until_a_reset(backend):
+    net = network(n_models=2, backend=backend)
+    trainer = gpumlp.Trainer(net, "sgd", [0.01, 1e200], batch_size=5)
+    trainer.fit(*data(), 2)
+    kept = theta(net)[1]
+    history = trainer.fit(*data(), 2)
+    assert history.stopped[1].startswith("diverged in epoch 1")
+    assert np.isnan(history["cost"][:, 1]).all()
+    assert np.array_equal(theta(net)[1], kept)
+
+
+def test_going_on_with_nothing_but_diverged_models_is_refused(backend):
+    trainer = gpumlp.Trainer(network(backend=backend), "sgd", 1e200, batch_size=5)
+    with pytest.raises(DivergenceError):
+        trainer.fit(*data(), 2)
+    assert trainer.history is not None
+    assert len(trainer.history) == 1
+    with pytest.raises(gpumlp.errors.ConfigurationError, match="reset"):
+        trainer.fit(*data(), 2)
+
+
+def test_a_model_shows_no_validation_cost_for_the_epoch_in_which_it_diverged(backend):
+    trainer = gpumlp.Trainer(network(n_models=2, backend=backend), "sgd", [0.01, 1e200], batch_size=5)
+    history = trainer.fit(*data(), 1, validation=data(n=5))
+    assert 1 in history.stopped
+    assert np.isfinite(history["validation_cost"][0]).tolist() == [True, False]

@@ -155,9 +155,10 @@ def test_a_stop_ends_all_models_or_those_it_names(backend):
     assert len(history) == 4
     assert history.stopped == {6: "enough", 5: "enough", 7: "enough"}
     assert np.isfinite(history["cost"]).tolist() == [[True] * 3] * 2 + [[True, False, True]] * 2
-    assert len(trainer.fit(*data(), 3)) == 0
-    trainer.reset()
-    assert len(trainer.fit(*data(), 3)) == 3
+    again = trainer.fit(*data(), 3)  # a monitor ends one fit, the next one goes on
+    assert len(again) == 3
+    assert np.isfinite(again["cost"]).all()
+    assert again.stopped == {}
 
 
 COURSE = [[5, 5, 5], [4, 6, 4], [4.5, 3, 4], [4.2, 3.5, 3], [4.1, 3.4, 2], [1, 1, 1.5], [1, 1, 1.2]]
@@ -395,3 +396,18 @@ def test_divergence_is_told_to_the_monitors_before_it_raises(backend):
         gpumlp.Trainer(net, "sgd", learning_rate=1e200).fit(*data(), 5, monitors=[diary])
     assert diary.seen[-1] == "ended"
     assert not np.isfinite(diary.report.values["cost"]).all()
+
+
+def test_two_functions_of_one_name_are_watched_apart(backend):
+    best = gpumlp.KeepBest(lambda Y, outputs: 1.0, mode="max")
+    stop = gpumlp.EarlyStopping(lambda Y, outputs: 2.0, mode="max")
+    gpumlp.Trainer(network(backend=backend)).fit(*data(), 2, validation=data(n=5), monitors=[best, stop])
+    assert (best.best.item(), stop.best.item()) == (1.0, 2.0)
+
+
+def test_a_metric_whose_name_does_not_tell_needs_a_mode(backend):
+    options = {"validation": data(n=5), "epochs": 2}
+    with pytest.raises(ConfigurationError, match="surprise"):
+        gpumlp.Trainer(network(backend=backend)).fit(
+            *data(), monitors=[gpumlp.Metric("surprise", lambda Y, o: 1.0), gpumlp.KeepBest("surprise")], **options
+        )

@@ -6,6 +6,7 @@ import gpumlp
 from gpumlp import rules
 from gpumlp.errors import ConfigurationError, DataError, ShapeError, UnknownName
 from gpumlp.formulas.update_rules import RULES
+from gpumlp.formulas.vocabulary import sqrt
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -346,3 +347,28 @@ def test_training_is_the_same_whatever_backend_is_chosen_around_it(backend):
     for net in nets:
         gpumlp.Trainer(net).fit(X, Y, 2)
     assert np.array_equal(theta(nets[0]), theta(nets[1]))
+
+
+def test_biases_that_are_not_trained_do_not_count_in_the_norm(backend):
+    X, Y = data()
+    net = network(backend=backend)
+    dW = net.backpropagate(X, Y).dW
+    norm = np.sqrt(sum((x**2).sum() for x in dW))
+    before = [w.copy() for w in net.weights]
+    options = {"learning_rate": 1.0, "batch_size": "full", "train_biases": False, "clip_norm": 1.01 * norm}
+    gpumlp.Trainer(net, "sgd", **options).fit(X, Y, 1)
+    for old, new, gradient in zip(before, net.weights, dW, strict=True):
+        assert np.allclose(old - new, gradient, rtol=1e-9, atol=1e-13)
+
+
+def test_dropout_works_where_the_derivative_divides_by_the_value(backend):
+    root = gpumlp.Activation("root", lambda z: sqrt(1 + z * z))
+    net = network(activation=root, dropout=0.5, backend=backend)
+    assert np.isfinite(gpumlp.Trainer(net).fit(*data(), 3)["cost"]).all()
+
+
+def test_a_schedule_that_looks_at_results_belongs_to_one_trainer(backend):
+    plateau = gpumlp.schedules.ReduceOnPlateau(patience=1)
+    for n_models in (1, 3):
+        trainer = gpumlp.Trainer(network(n_models=n_models, backend=backend), schedule=plateau)
+        assert len(trainer.fit(*data(), 3)) == 3
