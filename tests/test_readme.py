@@ -28,8 +28,11 @@ def test_the_readme_shows_every_definition_with_its_formula_aliases_and_source(r
         assert f"`{alias}`" in row
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=["training", "own formula"])
-def test_the_code_of_the_readme_runs(code, capsys):
+@pytest.mark.parametrize(
+    "code", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=["training", "saving", "own formula"]
+)
+def test_the_code_of_the_readme_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     try:
         exec(compile(code, "README.md", "exec"), {})
     finally:
