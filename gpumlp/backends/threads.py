@@ -54,8 +54,6 @@ class _Worker:
 LONGEST_PIECE = 5.0  # seconds to wait for a helper after an error; a piece takes milliseconds
 _workers: list[_Worker] = []
 _in_use = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_workers.clear)  # threads do not survive a fork
 
 
 def count() -> int:
@@ -147,3 +145,15 @@ def _divide(pieces: Sequence[Work], pending: list[_Worker]) -> None:
     for worker in helpers:
         if worker.error is not None:
             raise worker.error
+
+
+def _begin_anew() -> None:
+    """Forget threads and locks in a forked process: the threads that hold them are not there."""
+    global _in_use
+    _workers.clear()
+    _in_use = threading.Lock()
+    _Computing.lock, _Computing.depth = threading.RLock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -1,4 +1,5 @@
 import os
+import signal
 import threading
 import time
 
@@ -177,3 +178,29 @@ def test_an_interrupt_waits_for_what_the_helper_still_writes():
     assert written == [True]
     threads.together([lambda: None, lambda: written.append(True)])
     assert written == [True, True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forking is of POSIX")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that of Python 3.12 about forking with threads
+def test_a_forked_process_computes_though_its_parent_was_computing(monkeypatch):
+    monkeypatch.setenv("GPUMLP_NUM_THREADS", "2")
+    net, X = gpumlp.Network((300, 512, 10)), np.ones((256, 300), np.float32)
+    wanted = net.predict(X)
+    ready, done = threading.Event(), threading.Event()
+
+    def hold():
+        with threads.computing():
+            ready.set()
+            done.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    ready.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # ends the child if it waits for a thread that it does not have
+        os._exit(0 if np.allclose(net.predict(X), wanted) else 1)
+    _, status = os.waitpid(child, 0)
+    done.set()
+    other.join()
+    assert os.waitstatus_to_exitcode(status) == 0
