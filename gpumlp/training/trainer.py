@@ -46,7 +46,7 @@ class Trainer:
                          cost or weights are no longer finite; its weights return to its last finite epoch
 
     history              the History of the last `fit`, also of one that an error or Ctrl-C ended
-    diverged             model id -> when; these models stay as they are until `reset`
+    diverged             model id -> when; has_diverged (n_models,): these models stay as they are until `reset`
 
     Raises               ConfigurationError, UnknownName, ShapeError
     """
@@ -114,7 +114,8 @@ class Trainer:
 
     def _set_state(self) -> None:
         backend = self.net.backend
-        self.diverged: dict[int, str] = {}  # model id -> when; these stay stopped until a reset
+        self.diverged: dict[int, str] = {}
+        self.has_diverged = np.zeros(self.net.n_models, np.bool_)
         self.history: History | None = None  # of the last `fit`, also of one that ended in an error
         backend.fill(self.clock, 0)
         self.numbers.skip[:] = False
@@ -198,7 +199,7 @@ class _Run:
         if not (isinstance(epochs, int | np.integer) and epochs >= 0):
             raise ConfigurationError(f"epochs={epochs!r}: expected a whole number of at least 0")
         self.epochs, self.monitors = int(epochs), list(monitors)
-        self.numbers.skip[:] = [model in trainer.diverged for model in self.net.model_ids]  # monitors stop one fit only
+        self.numbers.skip[:] = trainer.has_diverged  # a monitor stops one fit only
         if self.numbers.skip.all():
             raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
         X = check_inputs(X, self.net.architecture)
@@ -361,6 +362,7 @@ class _Run:
             why = f"diverged in epoch {epoch}, step {step}"
             self.history.stopped[self.net.model_ids[m]] = self.trainer.diverged[self.net.model_ids[m]] = why
         self.numbers.skip |= diverged
+        self.trainer.has_diverged |= diverged
         if self.trainer.on_divergence == "raise" or self.numbers.skip.all():
             step = int(first_bad[worst]) or self.trainer.step_count
             model = self.net.model_ids[worst]
