@@ -10,7 +10,7 @@ import numpy as np
 from gpumlp.backends import threads
 from gpumlp.formulas.printers import NumpyProgram
 
-BLOCK_BYTES = 256 * 1024  # of one register; the best of 32 KiB to 512 KiB for Adam on 0.1 and 2 million weights
+BLOCK_BYTES = 256 * 1024  # of one register; the best of 8 to 256 KiB for Adam on 0.1 and 2 million weights
 THREAD_WORK = 400_000  # elements times operations below which a second thread costs more than it gives
 
 Block = tuple[slice, slice, slice]
