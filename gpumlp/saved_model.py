@@ -15,7 +15,10 @@ import numpy as np
 from gpumlp.atomic import replacing
 from gpumlp.data import Standardiser
 from gpumlp.errors import ConfigurationError, GpumlpError, ModelFileError
+from gpumlp.formulas.activations import ACTIVATIONS
+from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.registry import UNIT
+from gpumlp.formulas.term import Recording, record
 from gpumlp.network.initialisers import initialiser_name
 from gpumlp.network.network import Network
 from gpumlp.network.parameters import ParameterLayout
@@ -100,6 +103,7 @@ class SavedModel:
         """
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+        check_names(self.network)
         content = self._content()
         try:
             with replacing(path) as file:
@@ -143,6 +147,24 @@ class SavedModel:
                 np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
                 archive.writestr(f"{name}.npy", member.getvalue())
         return stream.getvalue()
+
+
+def check_names(net: Network) -> None:
+    """Raise ModelFileError if a definition has the name of another one, which loading would take for it."""
+    for a in net.architecture.activations:
+        if a.name.partition("(")[0] in ACTIVATIONS and not a.row_wise:
+            _expect_same(record(a.value, "z"), record(ACTIVATIONS.get(a.name).value, "z"), a.name)
+    cost = net.architecture.cost
+    if cost.name.partition("(")[0] in COSTS:
+        _expect_same(record(cost.term, "a", "y"), record(COSTS.get(cost.name).term, "a", "y"), cost.name)
+
+
+def _expect_same(own: Recording, registered: Recording, name: str) -> None:
+    if own != registered:
+        raise ModelFileError(
+            f"{name!r} is not the registered definition of that name, which would be loaded instead; register it "
+            "under a name of its own"
+        )
 
 
 def load(path: str | Path, backend: str | None = "auto", device: str | None = None) -> SavedModel:

@@ -207,3 +207,11 @@ def test_a_loaded_model_says_that_it_does_not_know_an_own_initialiser(tmp_path):
     assert np.array_equal(loaded.outputs(X), model.outputs(X))
     with pytest.raises(ConfigurationError, match="by a function of the user"):
         loaded.network.reset()
+
+
+def test_a_definition_that_only_has_a_shipped_name_is_not_saved_under_it(tmp_path):
+    net = gpumlp.Network((3, 4, 2), activation=gpumlp.Activation("tanh", lambda z: z / 2))
+    with pytest.raises(ModelFileError, match="not the registered definition"):
+        SavedModel(net, "regression").save(tmp_path / "m.npz")
+    net = gpumlp.Network((3, 4, 2), activation=gpumlp.activations.leaky_relu(0.3))  # the same, made by hand
+    assert SavedModel(net, "regression").save(tmp_path / "m.npz").exists()
