@@ -116,7 +116,7 @@ class NumpyBackend:
             outputs = [zu] if z is a_out or activation.row_wise else [zu, au]
             return [
                 product(a_in, transposed(W[:, units]), zu, thread),
-                self._plan(program, [zu, b[:, None, units]], outputs, thread),
+                self._elementwise.plan(program, [zu, b[:, None, units]], outputs, thread),
             ]
 
         self._by_units(z, W.shape[2], work)
@@ -125,7 +125,7 @@ class NumpyBackend:
         if dropout is not None:
             self._launch(draw_mask(dropout, self._elementwise.block_size))
             grow = self._number(1 / (1 - dropout.rate))
-            self._launch(self._plan(dropout_program(), [a_out, dropout.mask, grow], [a_out]))
+            self._launch(self._elementwise.plan(dropout_program(), [a_out, dropout.mask, grow], [a_out]))
 
     # ---------------------------------------------------------------- backward
 
@@ -146,7 +146,7 @@ class NumpyBackend:
         costs = self._output_costs(formulas, activation, z, b, a, batch, tally, clock)
         rows = batch.row_weight[:, :, None]
         program = delta_program(formulas.delta)
-        self._launch(self._plan(program, [z, a, batch.y, costs[:, :, None], rows], [delta]))  # BP1
+        self._launch(self._elementwise.plan(program, [z, a, batch.y, costs[:, :, None], rows], [delta]))  # BP1
         self._launch(column_sums(delta, db))  # BP3
 
     def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
@@ -176,7 +176,7 @@ class NumpyBackend:
             dropped = [] if dropout is None or dropout.mask is None else [dropout.mask[..., units], *numbers]
             return [
                 product(delta_next, W_next[..., units], du, thread),
-                self._plan(program, [du, zu, au, *dropped], [du], thread),  # BP2
+                self._elementwise.plan(program, [du, zu, au, *dropped], [du], thread),  # BP2
                 column_sums(du, db[:, units]),  # BP3; too small to be divided further
             ]
 
@@ -226,7 +226,7 @@ class NumpyBackend:
                     values = [x[models, None, part] for x in (theta, grad, *state)]
                     h = [numbers.table[i, group, models, None, None] for i in range(len(numbers.names))]
                     outputs = [values[0], *values[2:]]
-                    work.append(self._plan(program, [*values, *h], outputs))
+                    work.append(self._elementwise.plan(program, [*values, *h], outputs))
             return work
 
         plans[skip.tobytes()] = plan()
@@ -283,9 +283,6 @@ class NumpyBackend:
         else:
             launch()
 
-    def _plan(self, program: NumpyProgram, inputs: list[Any], outputs: list[Any], thread: int | None = None) -> Launch:
-        return self._elementwise.plan(program, inputs, outputs, thread)
-
     def _by_units(self, out: Array, inner: int, work: Callable[[slice, int | None], list[Launch]]) -> None:
         """Launch what a layer does with its units, dealt out to the threads: each carries its own through all of it.
 
@@ -322,15 +319,17 @@ class NumpyBackend:
         bias, terms = b[:, None, :], np.empty(z.shape, self.dtype)
         costs = np.empty(z.shape[:2], self.dtype)
         if activation.row_wise:
-            self._launch(self._plan(bias_program(), [z, bias], [z]))
+            self._launch(self._elementwise.plan(bias_program(), [z, bias], [z]))
             self._launch(log_softmax(z, a))
-            self._launch(self._plan(term_program(formulas.term), [z, a, batch.y], [terms]))
+            self._launch(self._elementwise.plan(term_program(formulas.term), [z, a, batch.y], [terms]))
         else:
             program = output_program(activation, formulas.term)
-            self._launch(self._plan(program, [z, bias, batch.y], [z, a, terms]))
+            self._launch(self._elementwise.plan(program, [z, bias, batch.y], [z, a, terms]))
         self._launch(lambda: np.add.reduce(terms, axis=2, out=costs))
         if formulas.outer is not None:
-            self._launch(self._plan(outer_program(formulas.outer), [costs[:, :, None]], [costs[:, :, None]]))
+            self._launch(
+                self._elementwise.plan(outer_program(formulas.outer), [costs[:, :, None]], [costs[:, :, None]])
+            )
         self._launch(add_costs(costs, batch, tally, clock))
         if tally.counts_hits:
             self._launch(add_hits(a, batch, tally))

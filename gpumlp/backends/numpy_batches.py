@@ -92,13 +92,14 @@ def take_launch(x: Any, out: Any, block_size: int) -> Callable[[Any], object]:
 
 def target_launch(source: BatchSource, y: Any) -> Callable[[Any], object]:
     """Return a function rows -> None that writes the targets of these rows: rows of Y, or the codes of labels."""
-    if source.codes is None:
+    codes = source.codes
+    if codes is None:
         return lambda rows: source.Y.take(rows, 0, y, "clip")
     labels = np.empty(len(y), source.Y.dtype)
 
     def take(rows: Any) -> None:
         source.Y.take(rows, 0, labels, "clip")
-        source.codes.take(labels, 0, y, "clip")  # type: ignore[union-attr]
+        codes.take(labels, 0, y, "clip")
 
     return take
 
@@ -106,7 +107,8 @@ def target_launch(source: BatchSource, y: Any) -> Callable[[Any], object]:
 def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[Any, int], None]:
     """Return a function (rows, valid) -> None that sets row_weight and scale and adds to the tally's WEIGHT."""
     row_weight, scale, total = batch.row_weight, batch.scale, tally.values[WEIGHT]
-    if source.sample_weight is None:
+    sample_weight = source.sample_weight
+    if sample_weight is None:
         last_valid = -1
 
         def equal(rows: Any, valid: int) -> None:
@@ -119,13 +121,13 @@ def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[
             np.add(total, valid, total)
 
         return equal
-    n_weights = len(source.sample_weight)
+    n_weights = len(sample_weight)
     weights = np.empty(row_weight.shape, np.float64)
     sums = np.empty(len(row_weight), np.float64)
 
     def given(rows: Any, valid: int) -> None:
         for m in range(len(row_weight)):
-            source.sample_weight[m % n_weights].take(rows[m % len(rows)], 0, weights[m], "clip")  # type: ignore[index]
+            sample_weight[m % n_weights].take(rows[m % len(rows)], 0, weights[m], "clip")
         weights[:, valid:] = 0
         np.add.reduce(weights, axis=1, out=sums)
         np.add(total, sums, total)

@@ -44,7 +44,7 @@ def get_backend(
         raise BackendUnavailable(f'backend "{name}" {reason}; use backend="numpy" or "auto"')
     if precision not in (None, dtype.name):
         raise ConfigurationError(
-            f'backend "{name}" computes products in {dtype.name}; precision={precision!r} is not its'
+            f'backend "{name}" computes products in {dtype.name}, not as precision={precision!r} asks; leave it away'
         )
     return NumpyBackend(dtype)
 
@@ -52,7 +52,7 @@ def get_backend(
 def asked_for(name: str | None) -> str:
     """Return the backend's name by order of rank: argument, context, environment, auto."""
     for source, value in (
-        ("backend", name),
+        ("the argument", name),
         ("use_backend", _chosen.get()),
         ("GPUMLP_BACKEND", os.environ.get("GPUMLP_BACKEND")),
     ):

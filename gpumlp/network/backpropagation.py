@@ -30,7 +30,7 @@ def backpropagation(
     grad: Parameters,
     tally: Tally,
     clock: Array,
-    dropout: Sequence[Dropout | None],
+    dropout: Sequence[Dropout | None] | None = None,
 ) -> None:
     """Set delta of every layer and the gradient of every parameter; `feedforward_to_output` has set z and a."""
     f, z, a, delta = net.activations, ws.z, ws.a, ws.delta
@@ -39,6 +39,7 @@ def backpropagation(
     for l in reversed(range(net.n_layers)):
         backend.weight_gradient(delta[l], a[l], grad.W[l])  # BP4
         if l > 0:
+            drop = None if dropout is None else dropout[l - 1]
             backend.hidden_delta(  # BP2, BP3
-                f[l - 1], delta[l], p.W[l], z[l - 1], a[l], delta[l - 1], grad.b[l - 1], dropout[l - 1]
+                f[l - 1], delta[l], p.W[l], z[l - 1], a[l], delta[l - 1], grad.b[l - 1], drop
             )

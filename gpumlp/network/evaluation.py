@@ -43,11 +43,10 @@ class Evaluation:
         self.tally = Tally(backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
         ws = Workspace(backend, net, n_models, batch, n_weights=n_weights, in_place=True)
         formulas = output_delta(net.cost, net.activations[-1])
-        dropout = [None] * net.n_layers
 
         def step() -> None:
             backend.gather_batch(self.source, self.clock, ws.batch, self.tally, None)
-            feedforward_to_output(backend, net, p, ws, dropout)
+            feedforward_to_output(backend, net, p, ws)
             backend.evaluate(formulas, net.activations[-1], ws.z[-1], p.b[-1], ws.a[-1], ws.batch, self.tally)
 
         self._step = backend.capture(step)

@@ -238,9 +238,8 @@ class Network:
         self._put(targets.Y if targets.codes is None else targets.codes[targets.Y], ws.batch.y[0])
         backend.fill(ws.batch.row_weight, 1)
         backend.fill(ws.batch.scale, 1)
-        nothing = [None] * net.n_layers
-        feedforward_to_output(backend, net, p, ws, nothing)
-        backpropagation(backend, net, p, ws, grad, tally, clock, nothing)
+        feedforward_to_output(backend, net, p, ws)
+        backpropagation(backend, net, p, ws, grad, tally, clock)
         if per_sample:
             return self._gradients_of_each(ws)
         host = [np.array(backend.to_host(x)) / len(X) for x in (*grad.W, *grad.b)]

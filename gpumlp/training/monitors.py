@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,16 +43,16 @@ class RunInfo:
     keeper: Callable[[], WeightKeeper]
 
 
-class WeightKeeper:
+class WeightKeeper(Protocol):
     """Keeps a copy of weights and gives it back, model by model; the copy stays on the device."""
 
     def save(self, models: PerModel) -> None:
         """Keep the present weights of the models for which `models` (n_models,) is true."""
-        raise NotImplementedError
+        ...
 
     def restore(self, models: PerModel) -> None:
         """Give the kept weights back to these models."""
-        raise NotImplementedError
+        ...
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ class EarlyStopping(_Watcher):
             self.give_back()
 
 
-class _Log(Monitor):
+class _Log(Monitor, ABC):
     """Writes a line for each epoch and model that was trained, at once, so that a run that dies leaves its lines."""
 
     def __init__(self, path: str | Path) -> None:
@@ -273,9 +274,9 @@ class _Log(Monitor):
                 )
         self._file.flush()
 
+    @abstractmethod
     def write(self, line: dict[str, float]) -> None:
         """Write one line."""
-        raise NotImplementedError
 
     def training_ended(self) -> None:
         if self._file is not None:
