@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
 
 
 class GpumlpError(Exception):
@@ -38,6 +40,14 @@ class ModelFileError(GpumlpError, ValueError):
     """A file is not a model that this version can load."""
 
 
+class KernelCompileError(GpumlpError, RuntimeError):
+    """A kernel does not compile: a defect of gpumlp, or of a formula of your own; the compiler's words say where."""
+
+
+class OutOfMemory(GpumlpError, MemoryError):
+    """There is no room for an array."""
+
+
 class DivergenceError(GpumlpError, ArithmeticError):
     """Training reached a cost or weights that are not finite.
 
@@ -50,6 +60,25 @@ class DivergenceError(GpumlpError, ArithmeticError):
 
     def __reduce__(self) -> tuple[type[DivergenceError], tuple[str, int, int, int]]:
         return type(self), (str(self), self.model, self.epoch, self.step)
+
+
+def out_of_memory(what: str, shape: Sequence[int], dtype: Any, room: str) -> OutOfMemory:
+    """Build the error for an array that does not fit; `room` says how much there is."""
+    n_bytes = prod(shape) * dtype.itemsize
+    axes = " x ".join(str(n) for n in shape)
+    return OutOfMemory(
+        f"{what} needs {readable_bytes(n_bytes)} ({axes} values of {dtype.name}), {room}; take a smaller batch_size, "
+        "fewer models or smaller layers"
+    )
+
+
+def readable_bytes(n: float) -> str:
+    """Return a number of bytes as people write it: 1.5 GiB."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n:.4g} {unit}"
+        n /= 1024
+    return f"{n:.4g} TiB"
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:

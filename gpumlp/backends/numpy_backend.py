@@ -31,13 +31,14 @@ from gpumlp.backends.protocol import (
     StepNumbers,
     Tally,
 )
-from gpumlp.formulas.activations import Activation, prime_recording
-from gpumlp.formulas.output_delta import OutputDelta
+from gpumlp.errors import out_of_memory
+from gpumlp.formulas.activations import Activation
+from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
+from gpumlp.formulas.output_delta import OutputDelta, weighted_delta
 from gpumlp.formulas.play import play
 from gpumlp.formulas.printers import NumpyProgram, numpy_program
 from gpumlp.formulas.term import Recording, record
 from gpumlp.formulas.update_rules import UpdateRule, rule_recording
-from gpumlp.formulas.vocabulary import where
 from gpumlp.randomness.streams import dropout_threshold, dropout_words
 
 Launch = Callable[[], object]
@@ -60,11 +61,19 @@ class NumpyBackend:
 
     # ---------------------------------------------------------------- arrays
 
-    def empty(self, shape: Sequence[int], dtype: Any = None) -> Array:
+    def empty(self, shape: Sequence[int], dtype: Any = None, what: str = "an array") -> Array:
         """Return a new array of any content."""
-        return np.empty(tuple(shape), self.dtype if dtype is None else dtype)
+        dtype = self.dtype if dtype is None else np.dtype(dtype)
+        try:
+            return np.empty(tuple(shape), dtype)
+        except MemoryError as error:
+            raise out_of_memory(what, tuple(shape), dtype, "this machine has no room for it") from error
 
-    def from_host(self, x: Any, dtype: Any = None) -> Array:
+    def is_native(self, x: Any) -> bool:
+        """Return False: the host's memory is where this backend computes."""
+        return False
+
+    def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         """Return `x` in rows order, the same memory where it is already so."""
         return np.ascontiguousarray(x, dtype=dtype)
 
@@ -85,6 +94,9 @@ class NumpyBackend:
         return np.isfinite(x.min(axis=1)) & np.isfinite(x.max(axis=1))
 
     # ---------------------------------------------------------------- batches
+
+    def bring_numbers(self, numbers: StepNumbers) -> None:
+        """Do nothing: each step reads the host's numbers."""
 
     def gather_batch(
         self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
@@ -166,9 +178,8 @@ class NumpyBackend:
         dropout: Dropout | None = None,
     ) -> None:
         """Set delta = (delta_next W_next) * f'(z) (BP2) and db = its sum (BP3)."""
-        program, keep = prime_program(activation), 1.0
-        if dropout is not None:
-            program, keep = dropped_prime_program(activation), 1 - dropout.rate
+        program = hidden_delta_program(activation, dropout is not None)
+        keep = 1.0 if dropout is None else 1 - dropout.rate
         numbers = [self._number(1 / keep), self._number(keep)]
 
         def work(units: slice, thread: int | None) -> list[Launch]:
@@ -204,7 +215,7 @@ class NumpyBackend:
         numbers: StepNumbers,
         theta: Array,
         grad: Array,
-        state: Sequence[Array],
+        state: Array,
         bounds: Sequence[int],
         clock: Array,
         batch: int,
@@ -246,15 +257,25 @@ class NumpyBackend:
     # ---------------------------------------------------------------- evaluation
 
     def evaluate(
-        self, formulas: OutputDelta, activation: Activation, z: Array, b: Array, a: Array, batch: Batch, tally: Tally
+        self,
+        formulas: OutputDelta,
+        activation: Activation,
+        z: Array,
+        b: Array,
+        a: Array,
+        batch: Batch,
+        clock: Array,
+        tally: Tally,
     ) -> None:
-        """Add cost and hits of a batch to the tally."""
+        """Add cost and hits of a batch to the tally; move the position on."""
         self._output_costs(formulas, activation, z, b, a, batch, tally, None)
+        position, rows = clock[POSITION : POSITION + 1], z.shape[1]
+        self._launch(lambda: np.add(position, rows, position))
 
     # ---------------------------------------------------------------- capture
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that repeats the calls that `step` makes."""
+        """Return a function that repeats the calls that `step` makes, and has made none of them yet."""
         launches: list[Launch] = []
         self._captured = launches
         try:
@@ -505,32 +526,19 @@ def outer_program(outer: Recording) -> NumpyProgram:
 @cache
 def delta_program(delta: Recording) -> NumpyProgram:
     """row_weight dC/dz."""
-    formula = record(lambda z, a, y, c, weight: play(delta, z, a, y, c) * weight, "z", "a", "y", "c", "weight")
-    return numpy_program(formula, ("delta",), {})
+    return numpy_program(weighted_delta(delta), ("delta",), {})
 
 
 @cache
-def prime_program(activation: Activation) -> NumpyProgram:
+def hidden_delta_program(activation: Activation, dropout: bool) -> NumpyProgram:
     """delta <- delta f'(z)."""
-    prime = prime_recording(activation)
-    return numpy_program(record(lambda d, z, a: d * play(prime, z, a), "d", "z", "a"), ("delta",), {"delta": "d"})
+    return numpy_program(hidden_delta_recording(activation, dropout), ("delta",), {"delta": "d"})
 
 
 @cache
 def dropout_program() -> NumpyProgram:
     """a <- a mask / keep."""
-    return numpy_program(record(lambda a, mask, grow: a * mask * grow, "a", "mask", "grow"), ("out",), {"out": "a"})
-
-
-@cache
-def dropped_prime_program(activation: Activation) -> NumpyProgram:
-    """delta <- delta f'(z) / keep for the units that stayed, 0 for the others, where a holds f(z) mask / keep."""
-    prime = prime_recording(activation)
-
-    def formula(d: Any, z: Any, a: Any, mask: Any, grow: Any, keep: Any) -> Any:
-        return where(mask, d * grow * play(prime, z, a * keep), 0)  # f' of a dropped unit may be anything
-
-    return numpy_program(record(formula, "d", "z", "a", "mask", "grow", "keep"), ("delta",), {"delta": "d"})
+    return numpy_program(dropout_recording(), ("out",), {"out": "a"})
 
 
 def rule_program(rule: UpdateRule, names: tuple[str, ...], extras: frozenset[str]) -> NumpyProgram:

@@ -18,7 +18,7 @@ import numpy as np
 
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.output_delta import OutputDelta
-from gpumlp.formulas.update_rules import UpdateRule
+from gpumlp.formulas.update_rules import UpdateRule, given_names
 
 Array = Any  # an array of the backend's own kind
 
@@ -106,6 +106,7 @@ class StepNumbers:
     factors   (n_steps,) float64 on the host: what the schedule multiplies the learning rate with in each step of this
               epoch
     skip      (n_models,) bool on the host: models that are no longer updated
+    copies    what a backend keeps of hyper, factors and skip, as of the last `bring_numbers`
     """
 
     rule: UpdateRule
@@ -115,6 +116,12 @@ class StepNumbers:
     table: Array
     factors: Any
     skip: Any
+    copies: Any = None
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of hyper, in the order in which the rule's numbers are computed from them."""
+        return given_names(self.rule)
 
 
 @dataclass
@@ -144,12 +151,23 @@ class Backend(Protocol):
     precision: str
     keeps_masks: bool
 
-    def empty(self, shape: Sequence[int], dtype: Any = None) -> Array:
-        """Return a new array of any content; dtype None is the backend's own."""
+    def empty(self, shape: Sequence[int], dtype: Any = None, what: str = "an array") -> Array:
+        """Return a new array of any content; dtype None is the backend's own.
+
+        what     its use, for the message if there is no room
+        Raises   OutOfMemory
+        """
         ...
 
-    def from_host(self, x: Any, dtype: Any = None) -> Array:
-        """Return a host array as one of this backend, in rows order; without a copy where none is needed."""
+    def is_native(self, x: Any) -> bool:
+        """Tell whether `x`, whatever it is, holds its numbers where this backend computes and the host does not."""
+        ...
+
+    def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
+        """Return an array of the host, or a native one, as one of this backend in rows order.
+
+        There is no copy where none is needed, and none through the host of what is native. Raises OutOfMemory.
+        """
         ...
 
     def to_host(self, x: Array) -> Any:
@@ -168,12 +186,16 @@ class Backend(Protocol):
         """Return on the host, (n_models,) bool, for which models every element of `x` (n_models, n) is finite."""
         ...
 
+    def bring_numbers(self, numbers: StepNumbers) -> None:
+        """Let the steps from now on use what `hyper`, `factors` and `skip` hold at present."""
+        ...
+
     def gather_batch(
         self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
     ) -> None:
         """Bring the rows of this step, their weights and the step's numbers; add the rows' weights to the tally.
 
-        Reads clock[EPOCH] and clock[POSITION]; without `numbers` (evaluation) the caller advances the clock.
+        Reads the whole clock, which `update` and `evaluate` move on; without `numbers` this is an evaluation.
         """
         ...
 
@@ -234,7 +256,8 @@ class Backend(Protocol):
     def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient).
 
-        clip_norm   (n_models,) float64 on the host
+        grad        (n_models, n), a part of a row for each model
+        clip_norm   (n_models,) float64
         """
         ...
 
@@ -243,22 +266,31 @@ class Backend(Protocol):
         numbers: StepNumbers,
         theta: Array,
         grad: Array,
-        state: Sequence[Array],
+        state: Array,
         bounds: Sequence[int],
         clock: Array,
         batch: int,
     ) -> None:
         """Move all parameters of all models that are not skipped by one step of the rule, and the clock with them.
 
-        theta, grad, state   (n_models, n_params), grad unchanged
-        bounds               where the groups of parameters begin and end: group g is bounds[g]:bounds[g + 1]
+        theta, grad   (n_models, n_params), grad unchanged
+        state         (n_states, n_models, n_params)
+        bounds        where the groups of parameters begin and end: group g is bounds[g]:bounds[g + 1]
         """
         ...
 
     def evaluate(
-        self, formulas: OutputDelta, activation: Activation, z: Array, b: Array, a: Array, batch: Batch, tally: Tally
+        self,
+        formulas: OutputDelta,
+        activation: Activation,
+        z: Array,
+        b: Array,
+        a: Array,
+        batch: Batch,
+        clock: Array,
+        tally: Tally,
     ) -> None:
-        """Do what `output_delta` does, without delta and db."""
+        """Do what `output_delta` does, without delta and db, and move the clock's position on by a batch."""
         ...
 
     def session(self) -> AbstractContextManager[None]:
@@ -266,7 +298,10 @@ class Backend(Protocol):
         ...
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that repeats all calls that `step` makes, on the same buffers; `step` itself is not run."""
+        """Return a function that does what `step` does, on the same buffers, at each call, with less and less ado.
+
+        `step` is called a few times at most, and only calls methods of this backend.
+        """
         ...
 
     def synchronize(self) -> None:

@@ -58,6 +58,12 @@ def check_pair(cost: Cost, activation: Activation) -> None:
 
 
 @cache
+def weighted_delta(delta: Recording) -> Recording:
+    """Return row_weight dC/dz as a Recording of (z, a, y, c, weight)."""
+    return record(lambda z, a, y, c, weight: play(delta, z, a, y, c) * weight, "z", "a", "y", "c", "weight")
+
+
+@cache
 def output_delta(cost: Cost, activation: Activation) -> OutputDelta:
     """Return the formulas of BP1 for a pair; raise FormulaError if they do not fit."""
     check_pair(cost, activation)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,6 +95,28 @@ def per_step_names(rule: UpdateRule) -> tuple[str, ...]:
     """Return the names of the numbers that a rule computes once a step."""
     h = SimpleNamespace(eta=0.5, **dict.fromkeys(rule.defaults, 0.5))
     return tuple(rule.per_step(1.0, h))
+
+
+def given_names(rule: UpdateRule) -> tuple[str, ...]:
+    """Return the names of the numbers that are given for a step, in one order."""
+    return ("eta", *rule.defaults, "l2", "l1")
+
+
+def finished_names(rule: UpdateRule) -> tuple[str, ...]:
+    """Return the names of the numbers that a step of one weight may read, in one order."""
+    return ("eta", *rule.defaults, *per_step_names(rule), "l2", "l1", "clip")
+
+
+@cache
+def per_step_recording(rule: UpdateRule) -> Recording:
+    """Return the finished numbers of a step as a Recording of (t, given numbers...); "clip" is 1 before clipping."""
+
+    def formula(t: Any, *values: Any) -> tuple[Any, ...]:
+        given = dict(zip(given_names(rule), values, strict=True))
+        finished = {**given, "clip": 1, **rule.per_step(t, SimpleNamespace(**given))}
+        return tuple(finished[name] for name in finished_names(rule))
+
+    return record(formula, "t", *given_names(rule))
 
 
 RULES: Registry[UpdateRule] = Registry("update rule", UpdateRule)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.protocol import COST, HITS, POSITION, WEIGHT, Backend, BatchSource, Tally
+from gpumlp.backends.protocol import COST, HITS, WEIGHT, Backend, BatchSource, Tally
 from gpumlp.formulas.output_delta import output_delta
 from gpumlp.network.architecture import Architecture
 from gpumlp.network.feedforward import feedforward_to_output
@@ -17,14 +17,26 @@ from gpumlp.network.workspace import Workspace
 ROWS_AT_A_TIME = 1024
 
 
-def build_source(backend: Backend, X: Any, targets: Targets, batch: int, **order: Any) -> BatchSource:
-    """Return host arrays as a source of batches on the backend."""
+def build_source(
+    backend: Backend,
+    X: Any,
+    targets: Targets,
+    batch: int,
+    sample_weight: Any,
+    mean: bool,
+    keys: Any = None,
+    rows: Any = None,
+) -> BatchSource:
+    """Return arrays as a source of batches on the backend; see BatchSource."""
     return BatchSource(
-        X=backend.from_host(X),
-        Y=backend.from_host(targets.Y),
-        codes=None if targets.codes is None else backend.from_host(targets.codes),
+        X=backend.asarray(X, what="X"),
+        Y=backend.asarray(targets.Y, what="Y"),
+        codes=None if targets.codes is None else backend.asarray(targets.codes),
+        sample_weight=None if sample_weight is None else backend.asarray(sample_weight, what="sample_weight"),
         batch=batch,
-        **order,
+        mean=mean,
+        keys=None if keys is None else backend.asarray(keys),
+        rows=rows,
     )
 
 
@@ -47,7 +59,9 @@ class Evaluation:
         def step() -> None:
             backend.gather_batch(self.source, self.clock, ws.batch, self.tally, None)
             feedforward_to_output(backend, net, p, ws)
-            backend.evaluate(formulas, net.activations[-1], ws.z[-1], p.b[-1], ws.a[-1], ws.batch, self.tally)
+            backend.evaluate(
+                formulas, net.activations[-1], ws.z[-1], p.b[-1], ws.a[-1], ws.batch, self.clock, self.tally
+            )
 
         self._step = backend.capture(step)
 
@@ -56,8 +70,7 @@ class Evaluation:
         self.backend.fill(self.tally.values, 0)
         self.backend.fill(self.clock, 0)
         with self.backend.session():
-            for step in range(self.source.n_steps):
-                self.backend.fill(self.clock[POSITION : POSITION + 1], step * self.source.batch)
+            for _ in range(self.source.n_steps):
                 self._step()
         return read_tally(self.backend, self.tally)
 

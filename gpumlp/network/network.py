@@ -123,7 +123,7 @@ class Network:
                 self._put(b, self.parameters.b[l][m])
 
     def _put(self, x: HostArray, out: Array) -> None:
-        self.backend.copy(self.backend.from_host(x, self.backend.dtype), out)
+        self.backend.copy(self.backend.asarray(x, self.backend.dtype), out)
 
     @property
     def sizes(self) -> tuple[int, ...]:

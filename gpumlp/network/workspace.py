@@ -68,5 +68,5 @@ def build_dropout(
             found.append(None)
         else:
             mask = backend.empty((n_models, batch, n), np.bool_) if backend.keeps_masks else None
-            found.append(Dropout(layer, rate, keys, clock, mask))
+            found.append(Dropout(layer, rate, backend.asarray(keys), clock, mask))
     return [*found, None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gpumlp.backends.protocol import Array, BatchSource, StepNumbers, Tally
 from gpumlp.network.backpropagation import backpropagation
 from gpumlp.network.feedforward import feedforward_to_output
@@ -15,7 +13,7 @@ from gpumlp.training.hyper_table import HyperTable
 
 
 class TrainingStep:
-    """Trains on the next batch at each call. The first call runs eagerly, and is a real step; later ones replay it."""
+    """Trains on the next batch at each call."""
 
     def __init__(
         self,
@@ -23,7 +21,7 @@ class TrainingStep:
         source: BatchSource,
         hyper: HyperTable,
         numbers: StepNumbers,
-        state: list[Array],
+        state: Array,
         clock: Array,
         tally: Tally,
     ) -> None:
@@ -44,21 +42,18 @@ class TrainingStep:
         keys = model_keys(net.seeds, net.model_ids)
         dropout = build_dropout(backend, net.dropout, net.sizes, net.n_models, source.batch, keys, clock)
 
+        clip_norm = None if hyper.clip_norm is None else backend.asarray(hyper.clip_norm)
+
         def step() -> None:
             backend.gather_batch(source, clock, ws.batch, tally, numbers)
             feedforward_to_output(backend, architecture, p, ws, dropout)
             backpropagation(backend, architecture, p, ws, grad, tally, clock, dropout)
-            if hyper.clip_norm is not None:
-                backend.gradient_norm(grad.theta[:, hyper.bounds[0] : hyper.bounds[-1]], hyper.clip_norm, numbers)
+            if clip_norm is not None:
+                backend.gradient_norm(grad.theta[:, hyper.bounds[0] : hyper.bounds[-1]], clip_norm, numbers)
             backend.update(numbers, p.theta, grad.theta, state, hyper.bounds, clock, source.batch)
 
-        self._next: Callable[[], None] = self._first
-        self._step, self._capture = step, backend.capture
-
-    def _first(self) -> None:
-        self._step()
-        self._next = self._capture(self._step)
+        self._step = backend.capture(step)
 
     def __call__(self) -> None:
         """Perform the next step."""
-        self._next()
+        self._step()

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpumlp.backends.protocol import EPOCH, FIRST_BAD, POSITION, STEP, BatchSource, StepNumbers, Tally
 from gpumlp.errors import ConfigurationError, DataError, DivergenceError, ShapeError
-from gpumlp.formulas.update_rules import RULES, UpdateRule, check_rule, per_step_names
+from gpumlp.formulas.update_rules import RULES, UpdateRule, check_rule, finished_names
 from gpumlp.network.evaluation import Evaluation, build_source, read_tally
 from gpumlp.network.network import Network, check_sample_weight
 from gpumlp.network.targets import Targets, check_inputs, check_targets
@@ -102,7 +102,10 @@ class Trainer:
             )
         backend, layout = net.backend, net.parameters.layout
         self.clock = backend.empty((3,), np.int64)
-        self.state = {name: backend.empty((net.n_models, layout.n_params)) for name in self.rule.state}
+        self._states = backend.empty(
+            (len(self.rule.state), net.n_models, layout.n_params), what=f"the state of {self.rule.name}"
+        )
+        self.state = {name: self._states[i] for i, name in enumerate(self.rule.state)}
         self._set_state()
 
     # ---------------------------------------------------------------- state
@@ -132,7 +135,7 @@ class Trainer:
         backend, p = self.net.backend, self.net.parameters
         if isinstance(given, np.ndarray):
             expect(given, f"state[{name!r}]", tuple(buffer.shape))
-            backend.copy(backend.from_host(given, backend.dtype), buffer)
+            backend.copy(backend.asarray(given, backend.dtype), buffer)
             return
         views, n_layers = p.views(buffer), self.net.architecture.n_layers
         if len(given) != n_layers:
@@ -142,7 +145,7 @@ class Trainer:
                 array = np.asarray(value, backend.dtype)
                 if array.shape != tuple(out.shape):
                     expect(array, f"state[{name!r}][{l}]", tuple(out.shape[1:]))
-                backend.copy(backend.from_host(array), out)
+                backend.copy(backend.asarray(array), out)
 
     @property
     def step_count(self) -> int:
@@ -210,8 +213,9 @@ class _Run:
         n_models = self.net.n_models
         self.tally = Tally(self.backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
         self.numbers.factors = np.ones(self.source.n_steps)
-        state = [trainer.state[name] for name in trainer.rule.state]
-        self.step = TrainingStep(self.net, self.source, trainer.hyper, self.numbers, state, trainer.clock, self.tally)
+        self.step = TrainingStep(
+            self.net, self.source, trainer.hyper, self.numbers, trainer._states, trainer.clock, self.tally
+        )
         self.validation_Y, self.validation = self._build_validation(validation)
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
@@ -316,8 +320,9 @@ class _Run:
             self.numbers.factors = schedule.factors(
                 self.trainer.step_count, epoch, self.source.n_steps, first + self.epochs
             )
+        self.backend.bring_numbers(self.numbers)
         if self.order is not None:
-            self.backend.copy(self.backend.from_host(self.order[epoch - first][None]), self.source.rows)
+            self.backend.copy(self.backend.asarray(self.order[epoch - first][None]), self.source.rows)
 
     def _steps(self) -> float:
         """Perform the steps of an epoch and return how long they took, in seconds."""
@@ -404,7 +409,7 @@ class _Keeper(WeightKeeper):
 
 def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network) -> StepNumbers:
     """Return the table of a step's numbers for a rule."""
-    names = ("eta", *rule.defaults, *per_step_names(rule), "l2", "l1", "clip")
+    names = finished_names(rule)
     shape = (len(names), *hyper.values["eta"].shape)
     skip = np.zeros(net.n_models, np.bool_)
     return StepNumbers(rule, hyper.extras, hyper.values, names, net.backend.empty(shape), np.ones(1), skip)
