@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,8 @@ def get_backend(
     name       "numpy", "numba", "cuda", "auto", or None for what use_backend, GPUMLP_BACKEND or "auto" choose
     device     "cpu", "cuda", "cuda:1", "auto" or None
     dtype      "float32" (default) or "float64"
-    precision  how products are computed: None or the dtype's name
+    precision  how products are computed: None or the dtype's name; on cuda "tf32", too, which rounds the factors of
+               float32 products to 10 bits of mantissa and sums in float32
     Raises     BackendUnavailable with the reason if what is asked for by name cannot work here
     """
     dtype = check_dtype(dtype)
@@ -39,13 +39,20 @@ def get_backend(
     check_device(name, device)
     if name == "auto":
         name = choose(device)
-    reason = why_unavailable(name)
+    number = device_number(device)
+    reason = why_unavailable(name, number)
     if reason:
-        raise BackendUnavailable(f'backend "{name}" {reason}; use backend="numpy" or "auto"')
-    if precision not in (None, dtype.name):
+        raise BackendUnavailable(f'backend "{name}" {reason}; or use backend="numpy" or "auto"')
+    known = (dtype.name, "tf32") if name == "cuda" and dtype == np.float32 else (dtype.name,)
+    if precision is not None and precision not in known:
         raise ConfigurationError(
-            f'backend "{name}" computes products in {dtype.name}, not as precision={precision!r} asks; leave it away'
+            f'backend "{name}" computes products of {dtype.name} as {" or ".join(known)}, not as '
+            f"precision={precision!r} asks; leave it away"
         )
+    if name == "cuda":
+        from gpumlp.backends.cuda.backend import CudaBackend
+
+        return CudaBackend(dtype, precision, number)
     return NumpyBackend(dtype)
 
 
@@ -83,22 +90,42 @@ def check_device(name: str, device: str | None) -> None:
         raise ConfigurationError(f'backend "{name}" cannot compute on device {device!r}; leave one of the two away')
 
 
+def device_number(device: str | None) -> int:
+    """Return the number in "cuda:1", 0 where none is given."""
+    return int((device or "").partition(":")[2] or 0)
+
+
 def choose(device: str | None) -> str:
     """Return what "auto" means here, and say it in one log line; a device asked for by name is not replaced."""
     if device is not None and device.startswith("cuda"):
         return "cuda"
-    reasons = {name: why_unavailable(name) for name in (("numba",) if device == "cpu" else ("cuda", "numba"))}
+    reasons = {}
+    for name in ("numba",) if device == "cpu" else ("cuda", "numba"):
+        reasons[name] = why_unavailable(name)
+        if not reasons[name]:
+            log.info("backend %s on %s: the first of cuda, numba and numpy that works here", name, describe(name))
+            return name
     log.info("backend numpy on the CPU: %s", "; ".join(f"{name} {reason}" for name, reason in reasons.items()))
     return "numpy"
 
 
-def why_unavailable(name: str) -> str:
-    """Return why a backend cannot work here, "" if it can."""
-    if name == "numpy":
-        return ""
-    module = {"cuda": "cupy", "numba": "numba"}[name]
-    found = "is installed" if find_spec(module) else "is not installed"
-    return f"is not part of this version of gpumlp, which computes with NumPy only ({module} {found})"
+def describe(name: str) -> str:
+    """Return on what a backend that works here computes."""
+    if name != "cuda":
+        return "the CPU"
+    from gpumlp.backends.cuda.device import open_device
+
+    device = open_device(0)
+    return f"cuda:0, {device.name} (compute capability {device.capability})"
+
+
+def why_unavailable(name: str, number: int = 0) -> str:
+    """Return why a backend cannot work here, on the device of this number if it is cuda; "" if it can."""
+    if name == "cuda":
+        from gpumlp.backends.cuda.device import why_unavailable as why_no_device
+
+        return why_no_device(number)
+    return "" if name == "numpy" else "is not part of this version of gpumlp"
 
 
 @contextmanager

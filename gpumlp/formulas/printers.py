@@ -36,8 +36,8 @@ def safe_names(names: Iterable[str]) -> dict[str, str]:
 # ---------------------------------------------------------------- CUDA C++
 
 
-def cuda_function(recording: Recording, name: str, outputs: tuple[str, ...] = ()) -> str:
-    """Return a device function that computes the recording.
+def cuda_function(recording: Recording, name: str, outputs: tuple[str, ...] = (), kind: str = "real") -> str:
+    """Return a device function that computes the recording in numbers of type `kind`.
 
     A formula with one result returns it; with several, they go to reference parameters named by `outputs`.
     """
@@ -49,28 +49,28 @@ def cuda_function(recording: Recording, name: str, outputs: tuple[str, ...] = ()
         if operation.word == INPUT:
             spelled[number] = names[operation.name]
         elif operation.word == CONSTANT:
-            spelled[number] = cuda_constant(operation.value)
+            spelled[number] = cuda_constant(operation.value, kind)
         else:
             expression = WORDS[operation.word].cuda.format(*(spelled[i] for i in operation.arguments))
             spelled[number] = f"t{len(lines)}"
-            kind = "bool" if operation.is_condition else "real"
-            lines.append(f"const {kind} {spelled[number]} = {expression};")
-    parameters = [f"const real {names[name]}" for name in recording.inputs] + [f"real& {name}" for name in outputs]
+            of = "bool" if operation.is_condition else kind
+            lines.append(f"const {of} {spelled[number]} = {expression};")
+    parameters = [f"const {kind} {names[name]}" for name in recording.inputs] + [f"{kind}& {name}" for name in outputs]
     if outputs:
         lines += [f"{out} = {spelled[i]};" for out, i in zip(outputs, recording.outputs, strict=True)]
     else:
         lines.append(f"return {spelled[recording.outputs[0]]};")
-    head = f"__device__ __forceinline__ {'void' if outputs else 'real'} {name}({', '.join(parameters)}) {{"
+    head = f"__device__ __forceinline__ {'void' if outputs else kind} {name}({', '.join(parameters)}) {{"
     return "\n".join([head, *(f"    {line}" for line in lines), "}"]) + "\n"
 
 
-def cuda_constant(value: float) -> str:
-    """Return a number as a C++ expression of type real, exact in double; whole numbers without an exponent."""
+def cuda_constant(value: float, kind: str = "real") -> str:
+    """Return a number as a C++ expression of type `kind`, exact in double; whole numbers without an exponent."""
     if value != value or value in (float("inf"), float("-inf")):
         text = {"inf": "INFINITY", "-inf": "-INFINITY"}.get(str(value), "NAN")
     else:
         text = str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
-    return f"real({text})"
+    return f"{kind}({text})"
 
 
 # ---------------------------------------------------------------- NumPy

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,7 +61,7 @@ def rule_recording(rule: UpdateRule, numbers: tuple[str, ...], extras: frozenset
     return record(step, "w", "g", *rule.state, *numbers)
 
 
-NOT_FOR_RULES = frozenset(("w", "g", "eta", "l2", "l1", "clip"))  # what a step has besides a rule's own names
+NOT_FOR_RULES = frozenset(("w", "g", "t", "eta", "l2", "l1", "clip"))  # what a step has besides a rule's own names
 
 
 def check_rule(rule: UpdateRule) -> None:
@@ -107,7 +106,6 @@ def finished_names(rule: UpdateRule) -> tuple[str, ...]:
     return ("eta", *rule.defaults, *per_step_names(rule), "l2", "l1", "clip")
 
 
-@cache
 def per_step_recording(rule: UpdateRule) -> Recording:
     """Return the finished numbers of a step as a Recording of (t, given numbers...); "clip" is 1 before clipping."""
 

@@ -1,0 +1,1 @@
+"""CUDA devices through CuPy: the only room that imports cupy, nvmath or cuda."""

@@ -1,0 +1,473 @@
+"""The protocol on a CUDA device: each method is one product, one kernel, or one of each.
+
+All work goes to one stream, in order. Nothing is allocated and nothing waits once the first step has run, so a step is
+captured as one graph; whatever differs from step to step stands in device tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.cuda import sources
+from gpumlp.backends.cuda.arena import Arena
+from gpumlp.backends.cuda.device import Device, open_device
+from gpumlp.backends.cuda.gemm import Gemm
+from gpumlp.backends.cuda.graph import CapturedStep
+from gpumlp.backends.cuda.modules import Modules
+from gpumlp.backends.cuda.sources import HIT_KINDS, Source
+from gpumlp.backends.protocol import Array, Batch, BatchSource, Dropout, StepNumbers, Tally
+from gpumlp.formulas.activations import Activation
+from gpumlp.formulas.output_delta import OutputDelta
+from gpumlp.randomness.feistel import half_bits
+from gpumlp.randomness.streams import DROPOUT, dropout_threshold
+
+THREADS = 256
+ROW_THREADS = 128  # of kernels that go row by row
+MAX_BLOCKS = 2048  # of kernels that walk over their range: some waves on the largest devices
+MAX_CHUNKS = 64  # chunks of rows whose sums are added at the end
+
+
+@lru_cache(maxsize=8)
+def modules_of(device_number: int) -> Modules:
+    """Return the modules of a device, which all its backends share."""
+    return Modules(open_device(device_number))
+
+
+class CudaBackend:
+    """One CUDA device."""
+
+    name = "cuda"
+    keeps_masks = False
+
+    def __init__(self, dtype: Any = np.float32, precision: str | None = None, device: int = 0) -> None:
+        self.dtype = np.dtype(dtype)
+        self.precision = precision or self.dtype.name
+        self._device: Device = open_device(device)
+        self.device = f"cuda:{device}"
+        self._modules = modules_of(device)
+        self._arena = Arena(self._device)
+        with self._device.session():
+            self._gemm = Gemm(self._device, self.dtype, self.precision)
+
+    # ---------------------------------------------------------------- arrays
+
+    def empty(self, shape: Sequence[int], dtype: Any = None, what: str = "an array") -> Array:
+        """Return a new array of any content."""
+        with self._device.session():
+            return self._arena.empty(shape, self.dtype if dtype is None else dtype, what)
+
+    def is_native(self, x: Any) -> bool:
+        """Tell whether `x` is an array on a CUDA device: CuPy's, or one that speaks one of its two protocols."""
+        if isinstance(x, np.ndarray):
+            return False
+        if hasattr(x, "__cuda_array_interface__"):
+            return True
+        return hasattr(x, "__dlpack_device__") and int(x.__dlpack_device__()[0]) in (2, 13)  # kDLCUDA, kDLCUDAManaged
+
+    def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
+        """Return `x` in rows order on this device: the same memory where it is already so."""
+        with self._device.session():
+            if self.is_native(x):
+                return self._adopt(x, dtype)
+            host = np.ascontiguousarray(x, dtype=dtype)
+            if host.dtype == np.float16 or not host.dtype.isnative:
+                host = host.astype(np.float32 if host.dtype == np.float16 else host.dtype.newbyteorder("="))
+            out = self._arena.empty(host.shape, host.dtype, what)
+            out.set(host)
+            return out
+
+    def to_host(self, x: Array) -> Any:
+        """Return a copy of `x`, once all that was asked for before is done."""
+        with self._device.session():
+            return x.get()
+
+    def copy(self, src: Array, out: Array) -> None:
+        """Overwrite `out` with `src`."""
+        with self._device.session():
+            self._note(src, out)
+            out[...] = src
+
+    def fill(self, out: Array, value: float) -> None:
+        """Overwrite every element of `out`."""
+        with self._device.session():
+            self._note(out)
+            out.fill(value)
+
+    def finite_models(self, x: Array) -> Any:
+        """Return for which models every element is finite."""
+        n_models, n = x.shape
+        with self._device.session():
+            found = self._arena.scratch("finite_models", n_models, np.bool_)
+            found.fill(0)
+            blocks = self._blocks_of_model(n, n_models)
+            self._launch(
+                sources.finite_models(self.dtype),
+                "finite_models",
+                n_models * blocks,
+                THREADS,
+                x=x,
+                n=n,
+                blocks_of_model=blocks,
+                not_finite=found,
+            )
+            return ~found.get()
+
+    # ---------------------------------------------------------------- batches
+
+    def bring_numbers(self, numbers: StepNumbers) -> None:
+        """Copy the host's numbers to the device, into the same arrays as before."""
+        hyper = np.stack([numbers.hyper[name] for name in numbers.given])
+        host = {"hyper": hyper, "factors": np.asarray(numbers.factors, np.float64), "skip": numbers.skip}
+        with self._device.session():
+            kept = numbers.copies or {}
+            for name, values in host.items():
+                if name not in kept or kept[name].shape != values.shape:
+                    kept[name] = self._arena.empty(values.shape, values.dtype, name)
+                kept[name].set(np.ascontiguousarray(values))
+            numbers.copies = kept
+
+    def gather_batch(
+        self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
+    ) -> None:
+        """Bring the rows of this step, their weights and the step's numbers."""
+        n_orders, n_rows_of_batch, in_features = batch.a0.shape
+        n_weights, n_models = batch.row_weight.shape[0], tally.values.shape[1]
+        X, Y, labels = source.X, source.Y, source.codes is not None
+        module = sources.gather_batch(X.dtype, Y.dtype, labels, numbers and numbers.rule, self.dtype)
+        chunk = 16 // min(X.dtype.itemsize, self.dtype.itemsize)
+        aligned = in_features % chunk == 0 and X.data.ptr % 16 == 0
+        group = power_of_two(in_features // chunk if aligned else in_features, 32)
+        copy_blocks = min(ceil_div(n_rows_of_batch, THREADS // group), MAX_BLOCKS)
+        n_groups = 1 if numbers is None else numbers.table.shape[1]
+        number_blocks = 0 if numbers is None else ceil_div(n_groups * n_models, THREADS)
+        tables = {} if numbers is None else numbers.copies
+        self._launch(
+            module,
+            "gather_batch",
+            copy_blocks * n_orders + n_weights + number_blocks,
+            THREADS,
+            X=X,
+            Y=Y,
+            codes=source.codes,
+            sample_weight=source.sample_weight,
+            keys=source.keys,
+            rows=source.rows,
+            clock=clock,
+            hyper=tables.get("hyper"),
+            factors=tables.get("factors"),
+            x_aligned=int(aligned),
+            group=group,
+            mean=int(source.mean),
+            half_bits=half_bits(source.n_rows),
+            copy_blocks=copy_blocks,
+            n_rows=source.n_rows,
+            in_features=in_features,
+            n_out=batch.y.shape[2],
+            batch=n_rows_of_batch,
+            n_orders=n_orders,
+            n_weights=n_weights,
+            n_sample_weights=1 if source.sample_weight is None else len(source.sample_weight),
+            n_models=n_models,
+            n_groups=n_groups,
+            a0=batch.a0,
+            y=batch.y,
+            row_weight=batch.row_weight,
+            scale=batch.scale,
+            tally=tally.values,
+            table=None if numbers is None else numbers.table,
+        )
+
+    # ---------------------------------------------------------------- forward
+
+    def linear(self, a_in: Array, W: Array, z: Array) -> None:
+        """Set z = a_in W^T."""
+        self._note(a_in, W, z)
+        self._gemm.forward(a_in, W, z)
+
+    def forward_layer(
+        self,
+        activation: Activation,
+        a_in: Array,
+        W: Array,
+        b: Array,
+        z: Array,
+        a_out: Array,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Set z = a_in W^T + b and a_out = f(z); z may be a_out itself."""
+        self.linear(a_in, W, z)
+        n_models, batch, features = z.shape
+        shape = {"n_models": n_models, "batch": batch}
+        if sources.is_softmax(activation):
+            group = power_of_two(features, 32)
+            blocks = min(ceil_div(n_models * batch, ROW_THREADS // group), MAX_BLOCKS)
+            module = sources.softmax(self.dtype)
+            self._launch(
+                module, "softmax", blocks, ROW_THREADS, b=b, **shape, n_out=features, group=group, z=z, a=a_out
+            )
+            return
+        module = sources.bias_activation(activation, self.dtype, z is not a_out, dropout is not None)
+        vectors = ceil_div(z.size * self.dtype.itemsize, 16)
+        drawn = self._mask(dropout)
+        del drawn["keep"]
+        self._launch(
+            module,
+            "bias_activation",
+            min(ceil_div(vectors, THREADS), MAX_BLOCKS),
+            THREADS,
+            b=b,
+            **shape,
+            features=features,
+            **drawn,
+            z=z,
+            a=a_out,
+        )
+
+    # ---------------------------------------------------------------- backward
+
+    def output_delta(
+        self,
+        formulas: OutputDelta,
+        activation: Activation,
+        z: Array,
+        b: Array,
+        a: Array,
+        batch: Batch,
+        clock: Array,
+        delta: Array,
+        db: Array,
+        tally: Tally,
+    ) -> None:
+        """Set delta = row_weight dC/dz (BP1) and db = its sum (BP3); add cost and hits to the tally."""
+        blocks, arguments = self._output_layer("output_delta", z, b, a, batch, clock, tally)
+        partials = self._arena.scratch("output_delta sums", blocks * z.shape[2], self.dtype)
+        module = sources.output_delta(formulas, activation, self.dtype)
+        self._launch(module, "output_delta", blocks, ROW_THREADS, **arguments, partials=partials, delta=delta, db=db)
+
+    def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
+        """Set dW = delta^T a_in (BP4)."""
+        self._note(delta, a_in, dW)
+        self._gemm.weight_gradient(delta, a_in, dW)
+
+    def hidden_delta(
+        self,
+        activation: Activation,
+        delta_next: Array,
+        W_next: Array,
+        z: Array,
+        a: Array,
+        delta: Array,
+        db: Array,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Set delta = (delta_next W_next) * f'(z) (BP2) and db = its sum (BP3)."""
+        self._note(delta_next, W_next)
+        self._gemm.backward(delta_next, W_next, delta)
+        n_models, batch, features = delta.shape
+        width = 16 // self.dtype.itemsize
+        lanes = power_of_two(ceil_div(features, width), 32)
+        n_tiles = ceil_div(features, lanes * width)
+        rows_of_chunk = max(16 * THREADS // lanes, ceil_div(batch, MAX_CHUNKS))
+        n_chunks = ceil_div(batch, rows_of_chunk)
+        self._launch(
+            sources.hidden_delta(activation, self.dtype, dropout is not None),
+            "hidden_delta",
+            n_models * n_chunks * n_tiles,
+            THREADS,
+            z=z,
+            a=a,
+            batch=batch,
+            features=features,
+            rows_of_chunk=rows_of_chunk,
+            lanes=lanes,
+            **self._mask(dropout),
+            partials=self._arena.scratch("hidden_delta sums", n_models * n_chunks * features, self.dtype),
+            tickets=self._arena.scratch("hidden_delta tickets", n_models * n_tiles, np.uint32, zeroed=True),
+            delta=delta,
+            db=db,
+        )
+
+    # ---------------------------------------------------------------- update
+
+    def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
+        """Set each model's number "clip" to min(1, clip_norm / norm of its gradient)."""
+        n_models, n = grad.shape
+        n_chunks = min(self._blocks_of_model(n, n_models), MAX_CHUNKS)
+        self._launch(
+            sources.gradient_norm(self.dtype),
+            "gradient_norm",
+            n_models * n_chunks,
+            THREADS,
+            grad=grad,
+            clip_norm=clip_norm,
+            n=n,
+            n_chunks=n_chunks,
+            n_models=n_models,
+            n_groups=numbers.table.shape[1],
+            partials=self._arena.scratch("gradient_norm sums", n_models * n_chunks, np.float64),
+            tickets=self._arena.scratch("gradient_norm tickets", n_models, np.uint32, zeroed=True),
+            clip=numbers.table[numbers.names.index("clip")],
+        )
+
+    def update(
+        self,
+        numbers: StepNumbers,
+        theta: Array,
+        grad: Array,
+        state: Array,
+        bounds: Sequence[int],
+        clock: Array,
+        batch: int,
+    ) -> None:
+        """Move all parameters of all models that are not skipped, and the clock."""
+        n_models, n_params = theta.shape
+        begin, middle = bounds[:2]
+        blocks = self._blocks_of_model(bounds[-1] - begin, n_models)
+        self._launch(
+            sources.update(numbers.rule, numbers.extras, self.dtype),
+            "update",
+            n_models * blocks,
+            THREADS,
+            grad=grad,
+            table=numbers.table,
+            skip=numbers.copies["skip"],
+            n_models=n_models,
+            n_params=n_params,
+            n_groups=len(bounds) - 1,
+            begin=begin,
+            middle=middle,
+            end=bounds[-1],
+            blocks_of_model=blocks,
+            batch=batch,
+            theta=theta,
+            state=state,
+            clock=clock,
+        )
+
+    # ---------------------------------------------------------------- evaluation
+
+    def evaluate(
+        self,
+        formulas: OutputDelta,
+        activation: Activation,
+        z: Array,
+        b: Array,
+        a: Array,
+        batch: Batch,
+        clock: Array,
+        tally: Tally,
+    ) -> None:
+        """Add cost and hits of a batch to the tally; move the position on."""
+        blocks, arguments = self._output_layer("evaluate", z, b, a, batch, clock, tally)
+        self._launch(
+            sources.output_delta(formulas, activation, self.dtype), "evaluate", blocks, ROW_THREADS, **arguments
+        )
+
+    # ---------------------------------------------------------------- capture
+
+    def session(self) -> AbstractContextManager[None]:
+        """Compute on this device's stream; see Device.session."""
+        return self._device.session()
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that runs `step` once, and from then on launches it as one graph."""
+        kept: list[Any] = []
+
+        def noted() -> None:
+            self._arena.recording = kept if self._device.stream.is_capturing() else None
+            try:
+                step()
+            finally:
+                self._arena.recording = None
+
+        return CapturedStep(self._device, noted, kept)
+
+    def synchronize(self) -> None:
+        """Wait until all that was asked for is done."""
+        with self._device.session():
+            self._device.stream.synchronize()
+
+    # ---------------------------------------------------------------- launching
+
+    def _launch(self, source: Source, name: str, blocks: int, threads: int, **arguments: Any) -> None:
+        kernel = self._modules.kernel(source, name)
+        self._note(*arguments.values())
+        kernel(blocks, threads, arguments)
+
+    def _note(self, *arrays: Any) -> None:
+        """Keep the arrays for as long as the graph that is being captured, if one is."""
+        if self._arena.recording is not None:
+            self._arena.recording.extend(x for x in arrays if isinstance(x, self._device.cupy.ndarray))
+
+    def _adopt(self, x: Any, dtype: Any) -> Any:
+        """Return an array that lies on a device as CuPy's, without a copy where none is needed."""
+        cupy = self._device.cupy
+        array = (
+            x if isinstance(x, cupy.ndarray) else cupy.from_dlpack(x) if hasattr(x, "__dlpack__") else cupy.asarray(x)
+        )
+        if dtype is None and array.dtype == np.float16:
+            dtype = np.float32
+        return cupy.ascontiguousarray(array, dtype=dtype)
+
+    def _blocks_of_model(self, n: int, n_models: int) -> int:
+        """Return how many blocks walk over n values of each model."""
+        wanted = ceil_div(n * self.dtype.itemsize, 16 * THREADS)
+        return max(1, min(wanted, MAX_BLOCKS // n_models))
+
+    def _mask(self, dropout: Dropout | None) -> dict[str, Any]:
+        """Return the arguments of a kernel that draws a mask."""
+        if dropout is None:
+            return {"keys": None, "clock": None, "threshold": 0, "stream": 0, "grow": 1.0, "keep": 1.0}
+        keep = 1 - dropout.rate
+        return {
+            "keys": dropout.keys,
+            "clock": dropout.clock,
+            "threshold": dropout_threshold(dropout.rate),
+            "stream": (DROPOUT << 16) + dropout.layer,
+            "grow": 1 / keep,
+            "keep": keep,
+        }
+
+    def _output_layer(
+        self, use: str, z: Array, b: Array, a: Array, batch: Batch, clock: Array, tally: Tally
+    ) -> tuple[int, dict[str, Any]]:
+        """Return the blocks and the arguments that output_delta and evaluate have in common."""
+        n_models, rows, n_out = z.shape
+        group = power_of_two(n_out, 32)
+        rows_of_chunk = max(4 * ROW_THREADS // group, ceil_div(rows, MAX_CHUNKS))
+        blocks = n_models * ceil_div(rows, rows_of_chunk)
+        kind = "NO_HITS" if not tally.counts_hits else "BY_LARGEST" if tally.threshold is None else "BY_THRESHOLD"
+        return blocks, {
+            "b": b,
+            "y": batch.y,
+            "row_weight": batch.row_weight,
+            "scale": batch.scale,
+            "n_models": n_models,
+            "batch": rows,
+            "n_out": n_out,
+            "rows_of_chunk": rows_of_chunk,
+            "group": group,
+            "counts": HIT_KINDS[kind],
+            "threshold": tally.threshold or 0.0,
+            "clock": clock,
+            "costs": self._arena.scratch(f"{use} costs", blocks * 2, np.float64),
+            "tickets": self._arena.scratch(f"{use} tickets", n_models, np.uint32, zeroed=True),
+            "z": z,
+            "a": a,
+            "tally": tally.values,
+        }
+
+
+def ceil_div(n: int, d: int) -> int:
+    """Return n / d, rounded up."""
+    return -(-n // d)
+
+
+def power_of_two(n: int, most: int) -> int:
+    """Return the smallest power of two that is at least n, and at most `most`."""
+    return min(1 << max(0, n - 1).bit_length(), most)

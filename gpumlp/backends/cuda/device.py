@@ -1,0 +1,190 @@
+"""A CUDA device as gpumlp uses it, and why one cannot be used."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import distributions
+from importlib.util import find_spec
+from typing import Any
+
+from gpumlp.errors import BackendUnavailable
+
+INSTALL = 'pip install "gpumlp[cuda13]", or gpumlp[cuda12] for a driver older than 580'
+MEBIBYTE = 2**20
+
+
+@lru_cache(maxsize=1)
+def import_cupy() -> Any:
+    """Return the module cupy; raise BackendUnavailable, in one sentence, if there is none that works."""
+    wheels = sorted({d.metadata["Name"] for d in distributions() if (d.metadata["Name"] or "").startswith("cupy")})
+    if len(wheels) > 1:
+        raise BackendUnavailable(
+            f"finds {len(wheels)} CuPy wheels, which break each other: pip uninstall -y {' '.join(wheels)}; "
+            f"then {INSTALL}"
+        )
+    if find_spec("cupy") is None:
+        raise BackendUnavailable(f"needs CuPy, which is not installed: {INSTALL}")
+    try:
+        cupy: Any = import_module("cupy")
+        import_module("cupy.cuda.compiler")  # a submodule that is not imported by itself everywhere
+    except ImportError as error:
+        raise BackendUnavailable(f"cannot import CuPy: {error}; install it anew: {INSTALL}") from error
+    return cupy
+
+
+def why_unavailable(number: int = 0) -> str:
+    """Return why this device cannot be used here, as the end of a sentence; "" if it can."""
+    try:
+        open_device(number)
+    except BackendUnavailable as error:
+        return str(error)
+    return ""
+
+
+@dataclass
+class Device:
+    """A device with the stream, the cuBLAS handle and the lock that all networks on it share.
+
+    number    as in "cuda:1"
+    name      as the driver calls it
+    stream    does everything in order; does not wait for the legacy default stream
+    cublas    handle of nvmath.bindings.cublas, bound to the stream and a workspace for good
+    kept      what must live as long as the handle
+    """
+
+    number: int
+    name: str
+    capability: str
+    cupy: Any
+    stream: Any
+    cublas: int
+    kept: tuple[Any, ...]
+    lock: threading.RLock
+    process: int
+    depth: int = 0
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Make device and stream current, after what the caller's stream has been given, and before what it will be."""
+        if os.getpid() != self.process:
+            raise BackendUnavailable(
+                f'backend "cuda": this process was forked from one that uses {self.name}, and a device cannot be '
+                'shared so; start processes with multiprocessing.get_context("spawn"), or use backend="numpy"'
+            )
+        with self.lock:
+            if self.depth:
+                yield
+                return
+            with self.cupy.cuda.Device(self.number):
+                caller = self.cupy.cuda.get_current_stream()
+                self.stream.wait_event(caller.record())
+                self.depth += 1
+                try:
+                    with self.stream:
+                        yield
+                finally:
+                    self.depth -= 1
+                    caller.wait_event(self.stream.record())
+
+    def free_bytes(self) -> tuple[int, int]:
+        """Return how much memory is free, counting what CuPy's pool holds unused, and how much there is."""
+        free, total = self.cupy.cuda.runtime.memGetInfo()
+        return free + self.cupy.get_default_memory_pool().free_bytes(), total
+
+
+_devices: dict[int, Device] = {}
+_opening = threading.Lock()
+
+
+def open_device(number: int = 0) -> Device:
+    """Return the device of this number; raise BackendUnavailable, in one sentence, if it cannot be used."""
+    with _opening:
+        if number not in _devices:
+            _devices[number] = _open(number)
+        return _devices[number]
+
+
+def _open(number: int) -> Device:
+    cupy = import_cupy()
+    count = _count_devices(cupy)
+    if number >= count:
+        there = "the only one is cuda:0" if count == 1 else f"there are cuda:0 to cuda:{count - 1}"
+        raise BackendUnavailable(f"finds no device cuda:{number}: {there}")
+    _check_nvrtc(cupy)
+    with cupy.cuda.Device(number) as current:
+        properties = cupy.cuda.runtime.getDeviceProperties(number)
+        name = properties["name"].decode()
+        stream = cupy.cuda.Stream(non_blocking=True)
+        capability = current.compute_capability
+        cublas, kept = _open_cublas(cupy, stream, int(capability))
+    return Device(number, name, capability, cupy, stream, cublas, kept, threading.RLock(), os.getpid())
+
+
+def _count_devices(cupy: Any) -> int:
+    runtime = cupy.cuda.runtime
+    try:
+        return int(runtime.getDeviceCount())
+    except runtime.CUDARuntimeError as error:
+        driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+        if driver == 0:
+            raise BackendUnavailable(
+                "finds no NVIDIA driver (libcuda.so.1) here: install one, or in a container pass the GPU in "
+                "(docker run --gpus all)"
+            ) from error
+        if driver // 1000 < built // 1000:
+            raise BackendUnavailable(
+                f"finds a driver for CUDA {_dotted(driver)}, but CuPy is built for CUDA {_dotted(built)}: update the "
+                f"driver, or pip uninstall -y cupy-cuda{built // 1000}x and install gpumlp[cuda{driver // 1000}]"
+            ) from error
+        raise BackendUnavailable(
+            f"finds no usable device (driver for CUDA {_dotted(driver)}: {error}); see what nvidia-smi says, and "
+            "whether CUDA_VISIBLE_DEVICES hides it"
+        ) from error
+
+
+def _check_nvrtc(cupy: Any) -> None:
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # the loader of the binding raises whatever it met
+        raise BackendUnavailable(
+            f"cannot load NVRTC, which compiles kernels ({_first_line(error)}): {INSTALL}, which brings it"
+        ) from error
+
+
+def _open_cublas(cupy: Any, stream: Any, capability: int) -> tuple[int, tuple[Any, ...]]:
+    """Return a handle that is bound to the stream and a workspace, and the workspace.
+
+    CuPy's own handle cannot be used: it refuses to work while a stream is captured, and loses its workspace.
+    """
+    if find_spec("nvmath") is None:
+        raise BackendUnavailable(f"needs nvmath-python, which is not installed: {INSTALL}")
+    try:
+        cublas = import_module("nvmath.bindings.cublas")
+        handle = cublas.create()
+        cublas.set_stream(handle, stream.ptr)
+        # what NVIDIA recommends; without it cuBLAS may allocate in a capture. To set the stream would reset it
+        size = 32 * MEBIBYTE if capability >= 90 else 4 * MEBIBYTE
+        with stream:
+            workspace = cupy.cuda.alloc(size)
+        cublas.set_workspace(handle, workspace.ptr, size)
+    except Exception as error:
+        raise BackendUnavailable(
+            f"cannot load cuBLAS through nvmath-python ({_first_line(error)}): {INSTALL}, which brings both for one "
+            "version of CUDA"
+        ) from error
+    return handle, (workspace,)
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,68 @@
+"""Matrix products: strided-batched GEMMs on the device's own cuBLAS handle. The only file that names cuBLAS.
+
+cuBLAS is column-major: a row-major (r, c) array is a column-major (c, r) one, so z = a W^T is asked for as W a.
+Nothing is copied: transposes are flags, strides reach W inside theta, and stride 0 shares an operand among the models.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.cuda.device import Device
+from gpumlp.backends.cuda.modules import row_stride
+
+PRECISIONS = {"float32": "COMPUTE_32F", "tf32": "COMPUTE_32F_FAST_TF32", "float64": "COMPUTE_64F"}
+
+
+class Gemm:
+    """The three products of a layer, for one dtype and precision."""
+
+    def __init__(self, device: Device, dtype: np.dtype[Any], precision: str) -> None:
+        self._cublas: Any = import_module("nvmath.bindings.cublas")
+        types: Any = import_module("nvmath").CudaDataType
+        self._handle = device.cublas
+        self._type = int(types.CUDA_R_32F if dtype == np.float32 else types.CUDA_R_64F)
+        self._compute = int(getattr(self._cublas.ComputeType, PRECISIONS[precision]))
+        self._default_algorithm = int(self._cublas.GemmAlgo.DEFAULT)
+        self._one, self._zero = np.ones(1, dtype), np.zeros(1, dtype)  # read by each call, so they stay
+        self._dtype = dtype
+
+    def forward(self, a_in: Any, W: Any, z: Any) -> None:
+        """Set z = a_in W^T: (1 or n_models, batch, in), (n_models, out, in) -> (n_models, batch, out)."""
+        n_models, batch, n_out = z.shape
+        n_in = W.shape[2]
+        self._multiply("T", "N", n_out, batch, n_in, n_models, W, n_in, a_in, n_in, z, n_out)
+
+    def weight_gradient(self, delta: Any, a_in: Any, dW: Any) -> None:
+        """Set dW = delta^T a_in: (n_models, batch, out), (1 or n_models, batch, in) -> (n_models, out, in)."""
+        n_models, n_out, n_in = dW.shape
+        self._multiply("N", "T", n_in, n_out, delta.shape[1], n_models, a_in, n_in, delta, n_out, dW, n_in)
+
+    def backward(self, delta_next: Any, W_next: Any, out: Any) -> None:
+        """Set out = delta_next W_next: (n_models, batch, out), (n_models, out, in) -> (n_models, batch, in)."""
+        n_models, batch, n_in = out.shape
+        n_out = W_next.shape[1]
+        self._multiply("N", "N", n_in, batch, n_out, n_models, W_next, n_in, delta_next, n_out, out, n_in)
+
+    def _multiply(
+        self, transa: str, transb: str, m: int, n: int, k: int, n_models: int,
+        a: Any, lda: int, b: Any, ldb: int, c: Any, ldc: int,
+    ) -> None:  # fmt: skip
+        """Set c = op(a) op(b) for each model, in column-major terms: op(a) is (m, k), op(b) is (k, n)."""
+        for x in (a, b, c):
+            self._check(x, n_models)
+        operation = self._cublas.Operation
+        self._cublas.gemm_strided_batched_ex(
+            self._handle, int(operation[transa]), int(operation[transb]), m, n, k,
+            self._one.ctypes.data, a.data.ptr, self._type, lda, row_stride(a),
+            b.data.ptr, self._type, ldb, row_stride(b),
+            self._zero.ctypes.data, c.data.ptr, self._type, ldc, row_stride(c),
+            n_models, self._compute, self._default_algorithm,
+        )  # fmt: skip
+
+    def _check(self, x: Any, n_models: int) -> None:
+        if x.dtype != self._dtype or x.ndim != 3 or x.shape[0] not in (1, n_models) or not x[0].flags.c_contiguous:
+            raise TypeError(f"a product takes no array of {x.dtype} {x.shape} with strides {x.strides}")

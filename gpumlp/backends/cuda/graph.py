@@ -1,0 +1,67 @@
+"""A step as one graph: a fixed list of kernels and products that the device repeats by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from gpumlp.backends.cuda.device import Device
+from gpumlp.errors import BackendUnavailable, ConfigurationError
+
+
+class CapturedStep:
+    """Does at each call what `step` does.
+
+    The first call runs it: a real step, in which kernels are compiled and loaded and scratch buffers made, none of
+    which is allowed in a capture. The second one records it as a graph and launches that, as all later ones do.
+
+    graph   CuPy's graph, once there is one
+    kept    the arrays that it uses: a graph does not own its memory
+    """
+
+    def __init__(self, device: Device, step: Callable[[], None], kept: list[Any]) -> None:
+        self._device, self._step = device, step
+        self.kept = kept
+        self.graph: Any = None
+        self._next = self._first
+
+    def __call__(self) -> None:
+        """Perform the next step."""
+        self._next()
+
+    def _first(self) -> None:
+        self._step()
+        self._next = self._step if without_graphs() else self._second
+
+    def _second(self) -> None:
+        self.graph = self._record()
+        self._launch()
+        self._next = self._launch
+
+    def _launch(self) -> None:
+        self.graph.launch(self._device.stream)
+
+    def _record(self) -> Any:
+        runtime, stream = self._device.cupy.cuda.runtime, self._device.stream
+        try:
+            stream.begin_capture()
+            try:
+                self._step()
+            finally:
+                graph = stream.end_capture()
+        except runtime.CUDARuntimeError as error:
+            raise BackendUnavailable(
+                f'backend "cuda": {self._device.name} could not record a step as a graph ({error}); '
+                "GPUMLP_CUDA_GRAPHS=off launches each kernel by itself; please report it with what "
+                "`gpumlp doctor` writes"
+            ) from error
+        return graph
+
+
+def without_graphs() -> bool:
+    """Tell whether the environment wants each kernel launched by itself."""
+    asked = os.environ.get("GPUMLP_CUDA_GRAPHS", "on").lower()
+    if asked not in ("on", "off"):
+        raise ConfigurationError(f'GPUMLP_CUDA_GRAPHS={asked!r}: expected "on" or "off"')
+    return asked == "off"

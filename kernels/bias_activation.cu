@@ -1,0 +1,42 @@
+// z <- z + b, a <- f(z); under dropout a <- a mask / keep                                     (the layers' way forward)
+//
+// b           (n_models, features), its rows b_stride apart
+// z, a        (n_models, batch, features); unless KEEPS_Z they are one buffer, which then holds a
+// keys, clock, threshold, stream, grow   what the mask depends on, and 1 / keep; null and 0 without DROPOUT
+// launch      256 threads, any grid; each thread walks over vectors of 16 bytes, whatever the width of a row
+
+extern "C" __global__ void bias_activation(
+    const real* __restrict__ b, long long b_stride, long long n_models, long long batch, long long features,
+    const unsigned* __restrict__ keys, const long long* __restrict__ clock, unsigned threshold, unsigned stream,
+    real grow, real* z, real* a)
+{
+    const long long n_values = n_models * batch * features;
+#if DROPOUT
+    Mask mask = {keys, (unsigned)clock[STEP], stream, threshold};
+#endif
+    GRID_STRIDE(i, (n_values + VEC - 1) / VEC) {
+        const long long first = i * VEC;
+        long long row = divide(first, features), unit = first - row * features;
+        long long model = divide(row, batch);
+        row -= model * batch;
+        Vector zs = load(z, first, n_values), as;
+#pragma unroll
+        for (int k = 0; k < VEC; ++k) {
+            if (first + k < n_values) {
+                zs.v[k] += b[model * b_stride + unit];
+                as.v[k] = activation_value(zs.v[k]);
+#if DROPOUT
+                as.v[k] = drop(as.v[k], mask(model, row, batch, unit), grow);
+#endif
+            }
+            if (++unit == features) {
+                unit = 0;
+                if (++row == batch) row = 0, ++model;
+            }
+        }
+#if KEEPS_Z
+        store(z, first, n_values, zs);
+#endif
+        store(a, first, n_values, as);
+    }
+}

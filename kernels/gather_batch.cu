@@ -1,0 +1,121 @@
+// a[0], y <- the rows of this step, cast; row_weight, scale <- each example's share; table <- the step's numbers
+//
+// X             (n_rows, in_features) of x_type; x_aligned: whether each CHUNK of a row begins at a multiple of 16 bytes
+// Y             (n_rows, n_out) of real, or with LABELS (n_rows,) labels, and codes (n_classes, n_out)
+// sample_weight (n_sample_weights, n_rows), or null for 1 everywhere
+// keys          (n_orders, 2) words from which each epoch's order is computed; else null
+// rows          (n_rows,) the row at each position, where the order is explicit; else null: as the rows stand
+// clock         STEP, EPOCH, POSITION: read
+// hyper         (N_GIVEN, n_groups, n_models) and factors (n_steps,): from them the step's numbers are computed
+// a0, y         (n_orders, batch, in_features) and (n_orders, batch, n_out), overwritten
+// row_weight    (n_weights, batch), overwritten; 0 for rows that only fill a short batch; scale (n_weights,) likewise
+// tally         (4, n_models): the weights of the rows are added
+// table         (N_FINISHED, n_groups, n_models), overwritten where N_FINISHED > 0
+//
+// launch        256 threads; first copy_blocks for each order, then one for each line of row_weight, then as many as
+//               n_groups * n_models numbers need. A group of lanes copies a row.
+
+constexpr int CHUNK = 16 / (sizeof(x_type) < sizeof(real) ? sizeof(x_type) : sizeof(real));
+
+struct alignas(16) XVector {
+    x_type v[16 / sizeof(x_type)];
+};
+
+// CHUNK values of a row: 16-byte loads, 16-byte stores
+__device__ __forceinline__ void copy_chunk(const x_type* __restrict__ from, real* __restrict__ to) {
+    x_type values[CHUNK];
+#pragma unroll
+    for (int i = 0; i < CHUNK; i += 16 / sizeof(x_type)) {
+        const XVector loaded = *reinterpret_cast<const XVector*>(from + i);
+#pragma unroll
+        for (int k = 0; k < 16 / sizeof(x_type); ++k) values[i + k] = loaded.v[k];
+    }
+#pragma unroll
+    for (int i = 0; i < CHUNK; i += VEC) {
+        Vector cast;
+#pragma unroll
+        for (int k = 0; k < VEC; ++k) cast.v[k] = (real)values[i + k];
+        *reinterpret_cast<Vector*>(to + i) = cast;
+    }
+}
+
+// Which row stands at a position of an order; beyond the last one it is repeated, with weight 0.
+struct Order {
+    const unsigned* round_keys;  // null: the rows come as `rows` says, or as they stand
+    const long long* rows;
+    long long n_rows;
+    int half_bits;
+
+    __device__ __forceinline__ long long operator()(long long position) const {
+        position = min(position, n_rows - 1);
+        if (round_keys) return row_at((unsigned)position, round_keys, (unsigned)(n_rows - 1), half_bits);
+        return rows ? rows[position] : position;
+    }
+};
+
+extern "C" __global__ void gather_batch(
+    const x_type* __restrict__ X, const y_type* __restrict__ Y, const real* __restrict__ codes,
+    const double* __restrict__ sample_weight, const unsigned* __restrict__ keys, const long long* __restrict__ rows,
+    const long long* clock, const double* __restrict__ hyper, const double* __restrict__ factors, int x_aligned,
+    int group, int mean, int half_bits, long long copy_blocks, long long n_rows, long long in_features, long long n_out,
+    long long batch, long long n_orders, long long n_weights, long long n_sample_weights, long long n_models,
+    long long n_groups, real* a0, real* y, real* row_weight, double* scale, double* tally, real* table)
+{
+    __shared__ unsigned round_keys[8];
+    __shared__ double shared[256];
+    const long long position = clock[POSITION];
+    const long long valid = min(batch, n_rows - position);
+    long long block = blockIdx.x;
+
+    const bool copies = block < copy_blocks * n_orders;
+    const long long line = block - copy_blocks * n_orders;  // of row_weight, if it is not to copy
+    const long long order_number = copies ? block / copy_blocks : line % n_orders;
+    if (keys && threadIdx.x == 0 && (copies || line < n_weights))
+        shuffle_keys(keys + 2 * order_number, (unsigned)clock[EPOCH], round_keys);
+    __syncthreads();
+    const Order order = {keys ? round_keys : nullptr, rows, n_rows, half_bits};
+
+    if (copies) {
+        const int lane = threadIdx.x % group, slots = blockDim.x / group;
+        for (long long p = block % copy_blocks * slots + threadIdx.x / group; p < batch; p += copy_blocks * slots) {
+            const long long row = order(position + p);
+            const x_type* from = X + row * in_features;
+            real* to = a0 + (order_number * batch + p) * in_features;
+            if (x_aligned)
+                for (long long j = lane * CHUNK; j < in_features; j += group * CHUNK) copy_chunk(from + j, to + j);
+            else
+                for (long long j = lane; j < in_features; j += group) to[j] = (real)from[j];
+#if LABELS
+            const real* target = codes + (long long)Y[row] * n_out;
+#else
+            const y_type* target = Y + row * n_out;
+#endif
+            for (long long j = lane; j < n_out; j += group) y[(order_number * batch + p) * n_out + j] = target[j];
+        }
+    } else if (line < n_weights) {
+        const double* weights = sample_weight ? sample_weight + line % n_sample_weights * n_rows : nullptr;
+        double sum = 0;
+        for (long long p = threadIdx.x; p < valid; p += blockDim.x) sum += weights ? weights[order(position + p)] : 1.0;
+        sum = block_sum(sum, shared);
+        for (long long p = threadIdx.x; p < batch; p += blockDim.x) {
+            const double weight = p >= valid ? 0.0 : weights ? weights[order(position + p)] : 1.0;
+            row_weight[line * batch + p] = (real)(mean && sum > 0 ? weight / sum : weight);
+        }
+        if (threadIdx.x == 0) scale[line] = mean ? sum : 1;
+        const long long last = n_weights == 1 ? n_models : line + 1;  // one line may serve all models
+        for (long long m = line + threadIdx.x; m < last; m += blockDim.x) tally[WEIGHT * n_models + m] += sum;
+    } else {
+#if N_FINISHED
+        const long long i = (line - n_weights) * blockDim.x + threadIdx.x, n = n_groups * n_models;
+        if (i >= n) return;
+        double given[N_GIVEN], finished[N_FINISHED];
+#pragma unroll
+        for (int k = 0; k < N_GIVEN; ++k) given[k] = hyper[k * n + i];
+        given[ETA] *= factors[position / batch];
+        if (!mean) given[L2] *= valid, given[L1] *= valid;  // penalties of a sum grow with its rows
+        step_numbers((double)(clock[STEP] + 1), given, finished);
+#pragma unroll
+        for (int k = 0; k < N_FINISHED; ++k) table[k * n + i] = (real)finished[k];
+#endif
+    }
+}

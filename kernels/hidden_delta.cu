@@ -1,0 +1,87 @@
+// delta <- delta * f'(z), the factor of BP2, and db <- the sum of delta over the batch (BP3)
+//
+// z, a        (n_models, batch, features); a holds f(z), under dropout f(z) mask / keep
+// keys, clock, threshold, stream, grow, keep   as in bias_activation: the mask is drawn again
+// partials    (n_models, n_chunks, features) scratch
+// tickets     (n_models * n_tiles) zeros, which they are again afterwards
+// delta       (n_models, batch, features) W^T delta of the next layer, overwritten
+// db          (n_models, features), its rows db_stride apart, overwritten
+//
+// launch      256 threads; a block for each model, chunk of rows and tile of lanes * VEC columns. A block sums its chunk
+//             in a fixed tree; the last block of a tile adds the chunks in their order: db is the same bit for bit,
+//             whatever the order in which threads and blocks run.
+
+extern "C" __global__ void hidden_delta(
+    const real* __restrict__ z, const real* __restrict__ a, long long batch, long long features,
+    long long rows_of_chunk, int lanes, const unsigned* __restrict__ keys, const long long* __restrict__ clock,
+    unsigned threshold, unsigned stream, real grow, real keep, real* partials, unsigned* tickets, real* delta, real* db,
+    long long db_stride)
+{
+    __shared__ real shared[256][VEC];
+    const long long n_tiles = (features + lanes * VEC - 1) / (lanes * VEC);
+    const long long n_chunks = (batch + rows_of_chunk - 1) / rows_of_chunk;
+    const long long tile = blockIdx.x % n_tiles, chunk = blockIdx.x / n_tiles % n_chunks;
+    const long long model = blockIdx.x / n_tiles / n_chunks;
+    const long long end = min((chunk + 1) * rows_of_chunk, batch);
+    const int lane = threadIdx.x % lanes, strand = threadIdx.x / lanes, n_strands = blockDim.x / lanes;
+    // a thread's columns: VEC neighbours where each row begins at a multiple of 16 bytes, else each a warp apart
+    const bool aligned = features % VEC == 0;
+    const long long column = tile * lanes * VEC + (aligned ? lane * VEC : lane);
+    const int step = aligned ? 1 : lanes;
+#if DROPOUT
+    Mask mask = {keys, (unsigned)clock[STEP], stream, threshold};
+#endif
+    real sums[VEC] = {};
+    for (long long row = chunk * rows_of_chunk + strand; row < end; row += n_strands) {
+        const long long base = (model * batch + row) * features;
+        Vector ds, zs, as;
+        if (aligned && column < features) {
+            ds = *reinterpret_cast<const Vector*>(delta + base + column);
+            zs = *reinterpret_cast<const Vector*>(z + base + column);
+            as = *reinterpret_cast<const Vector*>(a + base + column);
+        }
+#pragma unroll
+        for (int k = 0; k < VEC; ++k) {
+            const long long unit = column + k * step;
+            if (unit >= features) continue;
+            if (!aligned) {
+                ds.v[k] = delta[base + unit];
+                zs.v[k] = z[base + unit];
+                as.v[k] = a[base + unit];
+            }
+#if DROPOUT
+            ds.v[k] = carry_back(ds.v[k], zs.v[k], as.v[k], mask(model, row, batch, unit), grow, keep);
+#else
+            ds.v[k] = carry_back(ds.v[k], zs.v[k], as.v[k]);
+#endif
+            sums[k] += ds.v[k];
+            if (!aligned) delta[base + unit] = ds.v[k];
+        }
+        if (aligned && column < features) *reinterpret_cast<Vector*>(delta + base + column) = ds;
+    }
+
+#pragma unroll
+    for (int k = 0; k < VEC; ++k) shared[threadIdx.x][k] = sums[k];
+    __syncthreads();
+    for (int n = n_strands / 2; n > 0; n /= 2) {
+        if (strand < n) {
+#pragma unroll
+            for (int k = 0; k < VEC; ++k) shared[threadIdx.x][k] += shared[threadIdx.x + n * lanes][k];
+        }
+        __syncthreads();
+    }
+    real* out = n_chunks == 1 ? db + model * db_stride : partials + (model * n_chunks + chunk) * features;
+    if (strand == 0) {
+#pragma unroll
+        for (int k = 0; k < VEC; ++k)
+            if (column + k * step < features) out[column + k * step] = shared[threadIdx.x][k];
+    }
+    if (n_chunks == 1 || !last_to_arrive(tickets + model * n_tiles + tile, n_chunks)) return;
+    for (long long i = threadIdx.x; i < lanes * VEC; i += blockDim.x) {
+        const long long unit = tile * lanes * VEC + i;
+        if (unit >= features) continue;
+        real sum = 0;
+        for (long long c = 0; c < n_chunks; ++c) sum += __ldcg(partials + (model * n_chunks + c) * features + unit);
+        db[model * db_stride + unit] = sum;
+    }
+}
