@@ -54,7 +54,10 @@ class SavedModel:
 
     def outputs(self, X: Any) -> HostArray:
         """Return the output activations for raw rows, (n_models, n_samples, out)."""
-        return self.network.predict(X if self.scaler is None else self.scaler.transform(X, self.network.dtype))
+        found: HostArray = self.network.predict(
+            X if self.scaler is None else self.scaler.transform(X, self.network.dtype)
+        )
+        return found
 
     def predict(self, X: Any) -> HostArray:
         """Return labels (n_samples,), or numbers (n_samples,) or (n_samples, out), for raw rows.

@@ -36,10 +36,22 @@ def expect_rows(array: Any, name: str, n_rows: int, other: str) -> None:
         raise ShapeError(f"{name} has {len(array)} rows, but {other} has {n_rows}; each row needs its partner")
 
 
+def is_on_device(x: Any) -> bool:
+    """Tell whether an array of any library lies on a CUDA device."""
+    if isinstance(x, np.ndarray):
+        return False
+    if hasattr(x, "__cuda_array_interface__"):
+        return True
+    return hasattr(x, "__dlpack_device__") and int(x.__dlpack_device__()[0]) in (2, 13)  # kDLCUDA, kDLCUDAManaged
+
+
 def as_numeric(x: Any, name: str) -> HostArray:
-    """Return `x` as a host array of numbers; raise ShapeError where it is ragged, text or objects."""
+    """Return `x` as an array of numbers, of the host unless it is one on a device.
+
+    Raises ShapeError where it is ragged, text or objects.
+    """
     try:
-        array = np.asarray(x)
+        array = x if is_on_device(x) else np.asarray(x)
     except ValueError as error:
         raise ShapeError(f"{name} cannot become an array: {error}; give rows of equal length") from error
     if array.dtype.kind not in "fiub":

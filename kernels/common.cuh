@@ -24,6 +24,15 @@ __device__ __forceinline__ Vector load(const real* x, long long first, long long
     return found;
 }
 
+// the same wherever x + first lies
+__device__ __forceinline__ Vector load_anywhere(const real* x, long long first, long long n) {
+    if ((unsigned long long)(x + first) % sizeof(Vector) == 0) return load(x, first, n);
+    Vector found;
+#pragma unroll
+    for (int k = 0; k < VEC; ++k) found.v[k] = first + k < n ? x[first + k] : real(0);
+    return found;
+}
+
 __device__ __forceinline__ void store(real* x, long long first, long long n, const Vector& values) {
     if (first + VEC <= n) {
         *reinterpret_cast<Vector*>(x + first) = values;

@@ -1,6 +1,6 @@
 // clip <- min(1, clip_norm / |grad|) for each model, without the host's looking at it
 //
-// grad        (n_models, n), its rows grad_stride apart; n a multiple of VEC
+// grad        (n_models, n), its rows grad_stride apart
 // clip_norm   (n_models,)
 // partials    (n_models, n_chunks) scratch; tickets (n_models,) zeros, which they are again afterwards
 // clip        (n_groups, n_models), overwritten
@@ -16,7 +16,7 @@ extern "C" __global__ void gradient_norm(
     const real* g = grad + model * grad_stride;
     double square = 0;
     for (long long i = (chunk * blockDim.x + threadIdx.x) * VEC; i < n; i += n_chunks * blockDim.x * VEC) {
-        const Vector values = *reinterpret_cast<const Vector*>(g + i);
+        const Vector values = load_anywhere(g, i, n);
 #pragma unroll
         for (int k = 0; k < VEC; ++k) square += (double)values.v[k] * (double)values.v[k];
     }

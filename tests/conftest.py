@@ -1,8 +1,10 @@
 """What every test may ask for."""
 
 import json
+import os
 from pathlib import Path
 
+import devices
 import pytest
 
 from gpumlp.backends.select import why_unavailable
@@ -12,7 +14,25 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 BACKENDS = [
     pytest.param("numpy"),
+    pytest.param("cuda"),
 ]
+DEVICE = pytest.StashKey[devices.Device]()
+
+
+def pytest_configure(config):
+    """Settle the device before any test file imports CuPy, in each process of pytest-xdist for itself."""
+    config.stash[DEVICE] = devices.in_use()
+    # "auto" would choose the emulated device, on which a test that is not about devices takes minutes.
+    os.environ.setdefault("GPUMLP_BACKEND", "numpy")
+
+
+def pytest_report_header(config):
+    return str(config.stash[DEVICE])
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and item.config.stash[DEVICE].kind != "real":
+        pytest.skip(devices.why_skipped("real"))
 
 
 @pytest.fixture(params=BACKENDS)
@@ -22,6 +42,20 @@ def backend(request):
     if reason:
         pytest.skip(f"backend {request.param} {reason}")
     return request.param
+
+
+@pytest.fixture
+def affordable_steps(backend, request):
+    """How many training steps one test may take: the emulated device needs about a millisecond for the smallest."""
+    emulated = backend == "cuda" and request.config.stash[DEVICE].kind == "emulated"
+    return 4_000 if emulated else 10**9
+
+
+@pytest.fixture
+def long_training(affordable_steps):
+    """For a test that takes many thousand steps, or large ones."""
+    if affordable_steps < 10**9:
+        pytest.skip("a training of this length would take the emulated device many minutes")
 
 
 @pytest.fixture(scope="session")

@@ -69,10 +69,6 @@ class NumpyBackend:
         except MemoryError as error:
             raise out_of_memory(what, tuple(shape), dtype, "this machine has no room for it") from error
 
-    def is_native(self, x: Any) -> bool:
-        """Return False: the host's memory is where this backend computes."""
-        return False
-
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         """Return `x` in rows order, the same memory where it is already so."""
         return np.ascontiguousarray(x, dtype=dtype)

@@ -109,15 +109,13 @@ def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[
     row_weight, scale, total = batch.row_weight, batch.scale, tally.values[WEIGHT]
     sample_weight = source.sample_weight
     if sample_weight is None:
-        last_valid = -1
 
         def equal(rows: Any, valid: int) -> None:
-            nonlocal last_valid
-            if valid != last_valid:
+            if valid != batch.valid:
                 row_weight[:, :valid] = 1 / valid if source.mean else 1
                 row_weight[:, valid:] = 0
                 scale[:] = valid if source.mean else 1
-                last_valid = valid
+                batch.valid = valid
             np.add(total, valid, total)
 
         return equal
@@ -144,18 +142,18 @@ def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[
 def numbers_launch(numbers: StepNumbers, source: BatchSource, clock: Any) -> Launch:
     """Return the function that writes this step's numbers into their table.
 
-    They are computed for some steps at a time, in double, and looked up after that; new from each epoch's first step.
+    They are computed for some steps at a time, in double, and looked up after that; anew in each epoch.
     """
     n_names, n_groups, n_models = numbers.table.shape
     length = max(1, min(64, PIECE // (n_names * n_groups * n_models)))
     ahead = np.empty((length, *numbers.table.shape), numbers.table.dtype)
-    begin = end = 0
+    begin = end = epoch_began = -1
 
     def launch() -> None:
-        nonlocal begin, end
+        nonlocal begin, end, epoch_began
         step = int(clock[POSITION]) // source.batch
-        if step == 0 or not begin <= step < end:
-            begin, end = step, min(step + length, source.n_steps)
+        if epoch_began != clock[STEP] - step or not begin <= step < end:
+            begin, end, epoch_began = step, min(step + length, source.n_steps), int(clock[STEP]) - step
             compute_numbers(numbers, source, int(clock[STEP]), range(begin, end), ahead)
         np.copyto(numbers.table, ahead[step - begin])
 

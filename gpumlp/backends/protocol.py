@@ -71,12 +71,14 @@ class Batch:
     y            (1 or n_models, batch, n_out)
     row_weight   (1 or n_models, batch): each example's share in the gradient, 0 for a row that only fills a short batch
     scale        (1 or n_models,) float64: what turns sums with row_weight into sums with the sample weights
+    valid        for how many rows a backend on the host has made row_weight, while all rows have the same
     """
 
     a0: Array
     y: Array
     row_weight: Array
     scale: Array
+    valid: int = -1
 
 
 @dataclass
@@ -159,14 +161,11 @@ class Backend(Protocol):
         """
         ...
 
-    def is_native(self, x: Any) -> bool:
-        """Tell whether `x`, whatever it is, holds its numbers where this backend computes and the host does not."""
-        ...
-
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
-        """Return an array of the host, or a native one, as one of this backend in rows order.
+        """Return an array of the host, or one that lies on this backend's device, as one of this backend in rows order.
 
-        There is no copy where none is needed, and none through the host of what is native. Raises OutOfMemory.
+        There is no copy where none is needed, and none through the host of what is on the device.
+        Raises   OutOfMemory; DataError for an array on another device
         """
         ...
 

@@ -19,11 +19,12 @@ from gpumlp.network.backpropagation import backpropagation
 from gpumlp.network.evaluation import ROWS_AT_A_TIME, Evaluation
 from gpumlp.network.feedforward import feedforward, feedforward_to_output
 from gpumlp.network.initialisers import Initialiser, draw_layer, get_initialiser
+from gpumlp.network.kinds import bring, in_kind_of
 from gpumlp.network.parameters import ParameterLayout, Parameters
 from gpumlp.network.targets import Targets, check_inputs, check_targets
 from gpumlp.network.workspace import Workspace
 from gpumlp.randomness.seeds import generator
-from gpumlp.shapes import HostArray, expect
+from gpumlp.shapes import HostArray, as_numeric, expect, is_on_device
 
 
 @dataclass(frozen=True)
@@ -170,27 +171,37 @@ class Network:
 
     # ---------------------------------------------------------------- passes
 
-    def predict(self, X: Any) -> HostArray:
+    def predict(self, X: Any) -> Any:
         """Return the output activations, (n_models, n_samples, out), never labels.
 
-        X        (n_samples, in_features)
+        X        (n_samples, in_features); if it lies on the network's device, so does what is returned, as an array of
+                 the same library
         Raises   ShapeError, DataError
         """
-        X = check_inputs(X, self.architecture)
-        outputs = np.empty((self.n_models, len(X), self.sizes[-1]), self.dtype)
+        given, X = X, self._inputs(X)
+        on_device = is_on_device(X)
+        shape = (self.n_models, len(X), self.sizes[-1])
         ws: Workspace | None = None
         with self.backend.session():
+            outputs = self.backend.empty(shape, what="the outputs") if on_device else np.empty(shape, self.dtype)
             for start in range(0, len(X), ROWS_AT_A_TIME):
                 rows = X[start : start + ROWS_AT_A_TIME]
                 if ws is None or ws.batch.a0.shape[1] != len(rows):
                     ws = Workspace(self.backend, self.architecture, self.n_models, len(rows), in_place=True)
                 self._feed(rows, ws)
-                outputs[:, start : start + len(rows)] = self.backend.to_host(ws.a[-1])
-        return outputs
+                part = outputs[:, start : start + len(rows)]
+                if on_device:
+                    self.backend.copy(ws.a[-1], part)
+                else:
+                    part[:] = self.backend.to_host(ws.a[-1])
+        return in_kind_of(outputs, given) if on_device else outputs
+
+    def _inputs(self, X: Any) -> HostArray:
+        return check_inputs(bring(X, "X", self.backend), self.architecture)
 
     def forward(self, X: Any) -> Forward:
-        """Return z and a of every layer for all rows of X (n_samples, in_features)."""
-        X = check_inputs(X, self.architecture)
+        """Return z and a of every layer, on the host, for all rows of X (n_samples, in_features)."""
+        X = self._inputs(X)
         with self.backend.session():
             ws = Workspace(self.backend, self.architecture, self.n_models, len(X))
             self._feed(X, ws)
@@ -210,7 +221,9 @@ class Network:
     def evaluate(self, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, HostArray]:
         """Return {"cost": (n_models,)} and, where Y names classes, "accuracy", the share of right answers."""
         X, targets = self._check(X, Y)
-        weights = None if sample_weight is None else check_sample_weight(sample_weight, len(X), self.n_models)
+        weights = None
+        if sample_weight is not None:
+            weights = check_sample_weight(bring(sample_weight, "sample_weight", self.backend), len(X), self.n_models)
         with self.backend.session():
             return Evaluation(self.backend, self.architecture, self.parameters, X, targets, weights).run()
 
@@ -235,7 +248,7 @@ class Network:
         for table in (tally.values, clock):
             backend.fill(table, 0)
         self._put(X, ws.batch.a0[0])
-        self._put(targets.Y if targets.codes is None else targets.codes[targets.Y], ws.batch.y[0])
+        self._put(targets.rows(backend.asarray), ws.batch.y[0])
         backend.fill(ws.batch.row_weight, 1)
         backend.fill(ws.batch.scale, 1)
         feedforward_to_output(backend, net, p, ws)
@@ -262,8 +275,8 @@ class Network:
         return [self.backend.to_host(d) for d in ws.delta]
 
     def _check(self, X: Any, Y: Any) -> tuple[HostArray, Targets]:
-        X = check_inputs(X, self.architecture)
-        return X, check_targets(Y, len(X), self.architecture, self.dtype)
+        X = self._inputs(X)
+        return X, check_targets(bring(Y, "Y", self.backend), len(X), self.architecture, self.dtype)
 
     def __repr__(self) -> str:
         stack = f"{self.n_models} models " if self.n_models > 1 else ""
@@ -276,16 +289,15 @@ class Network:
 
 def check_sample_weight(sample_weight: Any, n_rows: int, n_models: int) -> HostArray:
     """Return sample weights as (1 or n_models, n_rows) float64; raise ShapeError or ConfigurationError."""
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    weights = as_numeric(sample_weight, "sample_weight").astype(np.float64, order="C", copy=False)
+    found = weights.shape
     if weights.ndim == 1:
         weights = weights[None]
     if weights.shape not in ((1, n_rows), (n_models, n_rows)):
-        raise ShapeError(
-            f"sample_weight has shape {np.shape(sample_weight)}, expected ({n_rows},) or ({n_models}, {n_rows})"
-        )
+        raise ShapeError(f"sample_weight has shape {found}, expected ({n_rows},) or ({n_models}, {n_rows})")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights.sum(axis=1) > 0).all()):
         raise ConfigurationError("sample_weight must be finite and not negative, and some of each model's above 0")
-    return np.ascontiguousarray(weights)
+    return weights
 
 
 def _whole_numbers(values: Any, name: str) -> tuple[int, ...]:

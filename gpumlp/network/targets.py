@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 from gpumlp.errors import DataError, ShapeError
 from gpumlp.formulas.costs import Cost
 from gpumlp.network.architecture import Architecture
-from gpumlp.shapes import HostArray, as_numeric, expect
+from gpumlp.shapes import HostArray, as_numeric, expect, is_on_device
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of a data set, on the host.
+    """Targets of a data set, on the host or where the user has them; codes on the host.
 
     Y               (n_rows, n_out) numbers, or (n_rows,) labels if `codes` is given
     codes           (n_classes, n_out) the target of each label, or None
@@ -28,9 +29,15 @@ class Targets:
     counts_hits: bool
     threshold: float | None
 
+    def rows(self, asarray: Callable[[HostArray], Any]) -> Any:
+        """Return the target of each row, (n_rows, n_out); `asarray` brings the codes to where the labels are."""
+        if self.codes is None:
+            return self.Y
+        return (asarray(self.codes) if is_on_device(self.Y) else self.codes)[self.Y]
+
 
 def check_inputs(X: Any, net: Architecture, name: str = "X") -> HostArray:
-    """Return X as a host array (n_samples, in_features) of finite numbers; raise ShapeError or DataError."""
+    """Return X as an array (n_samples, in_features) of finite numbers; raise ShapeError or DataError."""
     array = as_numeric(X, name)
     advice = f"architecture {net} takes {net.sizes[0]} features, one row for each example"
     expect(array, name, ("n_samples", net.sizes[0]), advice)
@@ -70,8 +77,9 @@ def _labels(labels: HostArray, n_out: int, cost: Cost, dtype: Any, name: str) ->
     """Return labels and the row of targets that each stands for."""
     whole = labels.astype(np.int64, copy=False)
     if not np.array_equal(whole, labels) or whole.min() < 0 or whole.max() >= n_out:
+        lowest, highest = float(labels.min()), float(labels.max())
         raise DataError(
-            f"{name} holds values from {labels.min():g} to {labels.max():g}; expected labels 0 to {n_out - 1}, one for "
+            f"{name} holds values from {lowest:g} to {highest:g}; expected labels 0 to {n_out - 1}, one for "
             f"each of the {n_out} outputs, or an array (n_samples, {n_out})"
         )
     right, wrong = cost.labels
@@ -82,7 +90,7 @@ def _labels(labels: HostArray, n_out: int, cost: Cost, dtype: Any, name: str) ->
 def _numbers(Y: HostArray, net: Architecture, dtype: Any, name: str) -> Targets:
     """Return numbers as they are, in the network's dtype, checked against what the cost is defined for."""
     cost, (right, wrong) = net.cost, net.cost.labels
-    if cost.labels != (1.0, 0.0) and set(np.unique(Y)) <= {0, 1}:
+    if cost.labels != (1.0, 0.0) and bool(((Y == 0) | (Y == 1)).all()):
         Y = np.where(Y == 1, right, wrong)  # hinge: 0 and 1 stand for -1 and 1
     lowest, highest = float(Y.min()), float(Y.max())
     if not cost.targets.holds(lowest, highest):
@@ -94,7 +102,7 @@ def _numbers(Y: HostArray, net: Architecture, dtype: Any, name: str) -> Targets:
     if sums_to_one and np.abs(Y.sum(axis=1) - 1).max() > 1e-4:
         row = int(np.abs(Y.sum(axis=1) - 1).argmax())
         raise DataError(
-            f"{name}[{row}] sums to {Y[row].sum():g}, but the outputs of softmax sum to 1; give one-hot rows, "
+            f"{name}[{row}] sums to {float(Y[row].sum()):g}, but the outputs of softmax sum to 1; give one-hot rows, "
             "probabilities or labels"
         )
     is_right = np.equal(Y, right)
@@ -102,7 +110,7 @@ def _numbers(Y: HostArray, net: Architecture, dtype: Any, name: str) -> Targets:
     threshold = (right + wrong) / 2 if Y.shape[1] == 1 else None
     if threshold is None:
         counts_hits = counts_hits and bool(np.all(is_right.sum(axis=1) == 1))
-    return Targets(np.ascontiguousarray(smooth(Y, cost), dtype=dtype), None, counts_hits, threshold)
+    return Targets(smooth(Y, cost).astype(dtype, order="C", copy=False), None, counts_hits, threshold)
 
 
 def smooth(Y: HostArray, cost: Cost) -> HostArray:

@@ -13,7 +13,11 @@ from gpumlp.training.hyper_table import HyperTable
 
 
 class TrainingStep:
-    """Trains on the next batch at each call."""
+    """Trains on the next batch, or the next few at once.
+
+    steps_per_launch   how many steps are captured together, where that many are left
+    captured           what the backend has made of one step
+    """
 
     def __init__(
         self,
@@ -24,6 +28,7 @@ class TrainingStep:
         state: Array,
         clock: Array,
         tally: Tally,
+        steps_per_launch: int = 1,
     ) -> None:
         backend, architecture, p = net.backend, net.architecture, net.parameters
         n_inputs = 1 if source.keys is None else len(source.keys)
@@ -52,8 +57,16 @@ class TrainingStep:
                 backend.gradient_norm(grad.theta[:, hyper.bounds[0] : hyper.bounds[-1]], clip_norm, numbers)
             backend.update(numbers, p.theta, grad.theta, state, hyper.bounds, clock, source.batch)
 
-        self._step = backend.capture(step)
+        def several() -> None:
+            for _ in range(steps_per_launch):
+                step()
 
-    def __call__(self) -> None:
-        """Perform the next step."""
-        self._step()
+        self.captured, self._several, self._n = backend.capture(step), backend.capture(several), steps_per_launch
+
+    def __call__(self, left: int = 1) -> int:
+        """Perform the next step, or the next few of `left` that there are; return how many."""
+        if self._n == 1 or left < self._n:
+            self.captured()
+            return 1
+        self._several()
+        return self._n

@@ -14,10 +14,11 @@ from gpumlp.backends.protocol import EPOCH, FIRST_BAD, POSITION, STEP, BatchSour
 from gpumlp.errors import ConfigurationError, DataError, DivergenceError, ShapeError
 from gpumlp.formulas.update_rules import RULES, UpdateRule, check_rule, finished_names
 from gpumlp.network.evaluation import Evaluation, build_source, read_tally
+from gpumlp.network.kinds import bring
 from gpumlp.network.network import Network, check_sample_weight
 from gpumlp.network.targets import Targets, check_inputs, check_targets
 from gpumlp.randomness.seeds import model_keys, shared_key
-from gpumlp.shapes import HostArray, expect
+from gpumlp.shapes import HostArray, expect, is_on_device
 from gpumlp.training.history import History
 from gpumlp.training.hyper_table import HyperTable
 from gpumlp.training.monitors import EpochReport, Monitor, RunInfo, Stop, WeightKeeper
@@ -45,6 +46,9 @@ class Trainer:
     on_divergence        "raise" (default for one model) or "stop" (default for several): what happens when a model's
                          cost or weights are no longer finite; its weights return to its last finite epoch
 
+    steps_per_launch     how many steps a device is given at once; monitors are told of the last of them. More spare the
+                         host time, which matters where a step takes the device some microseconds
+
     history              the History of the last `fit`, also of one that an error or Ctrl-C ended
     diverged             model id -> when; has_diverged (n_models,): these models stay as they are until `reset`
 
@@ -67,6 +71,7 @@ class Trainer:
         momentum_on_biases: bool = True,
         state: Mapping[str, Any] | None = None,
         on_divergence: str | None = None,
+        steps_per_launch: int = 1,
     ) -> None:
         self.net = net
         self.rule = RULES.get(optimizer)
@@ -74,6 +79,9 @@ class Trainer:
         self.batch_size = batch_size
         if batch_size != "full" and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
             raise ConfigurationError(f'batch_size={batch_size!r}: expected a number of rows of at least 1, or "full"')
+        if not (isinstance(steps_per_launch, int | np.integer) and steps_per_launch >= 1):
+            raise ConfigurationError(f"steps_per_launch={steps_per_launch!r}: expected a whole number of at least 1")
+        self.steps_per_launch = int(steps_per_launch)
         _one_of("reduction", reduction, ("mean", "sum"))
         _one_of("shuffle", shuffle, (True, False, "shared"))
         on_divergence = on_divergence or ("raise" if net.n_models == 1 else "stop")
@@ -171,7 +179,8 @@ class Trainer:
     ) -> History:
         """Train for `epochs` more epochs and return what happened in them.
 
-        X              (n_samples, in_features); kept in its own dtype and cast batch by batch
+        X              (n_samples, in_features); kept in its own dtype and cast batch by batch. X, Y and sample_weight
+                       may lie on the network's device, and stay there
         Y              (n_samples, out) targets, or (n_samples,) labels; numbers of one output
         validation     (X, Y) to evaluate after each epoch
         sample_weight  (n_samples,), or (n_models, n_samples)
@@ -205,16 +214,26 @@ class _Run:
         self.numbers.skip[:] = trainer.has_diverged  # a monitor stops one fit only
         if self.numbers.skip.all():
             raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
-        X = check_inputs(X, self.net.architecture)
-        targets = check_targets(Y, len(X), self.net.architecture, self.net.dtype)
-        weights = None if sample_weight is None else check_sample_weight(sample_weight, len(X), self.net.n_models)
+        X = check_inputs(bring(X, "X", self.backend), self.net.architecture)
+        targets = check_targets(bring(Y, "Y", self.backend), len(X), self.net.architecture, self.net.dtype)
+        weights = None
+        if sample_weight is not None:
+            sample_weight = bring(sample_weight, "sample_weight", self.backend)
+            weights = check_sample_weight(sample_weight, len(X), self.net.n_models)
         self.order = None if order is None else check_order(order, self.epochs, len(X))
         self.source = self._build_source(X, targets, weights)
         n_models = self.net.n_models
         self.tally = Tally(self.backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
         self.numbers.factors = np.ones(self.source.n_steps)
         self.step = TrainingStep(
-            self.net, self.source, trainer.hyper, self.numbers, trainer._states, trainer.clock, self.tally
+            self.net,
+            self.source,
+            trainer.hyper,
+            self.numbers,
+            trainer._states,
+            trainer.clock,
+            self.tally,
+            trainer.steps_per_launch,
         )
         self.validation_Y, self.validation = self._build_validation(validation)
         self.history = trainer.history = History(self.net.model_ids)
@@ -249,9 +268,10 @@ class _Run:
         if not (isinstance(validation, tuple | list) and len(validation) == 2):
             raise ConfigurationError("validation: expected a pair (X, Y)")
         net = self.net
-        X = check_inputs(validation[0], net.architecture, "validation X")
-        targets = check_targets(validation[1], len(X), net.architecture, net.dtype, "validation Y")
-        self.validation_X = X
+        X, Y = (bring(v, f"validation {name}", self.backend) for v, name in zip(validation, "XY", strict=True))
+        X = check_inputs(X, net.architecture, "validation X")
+        targets = check_targets(Y, len(X), net.architecture, net.dtype, "validation Y")
+        self.validation_X = validation[0]
         with self.backend.session():
             return validation[1], Evaluation(self.backend, net.architecture, net.parameters, X, targets)
 
@@ -330,10 +350,11 @@ class _Run:
         told = [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
         began = perf_counter()
         with self.backend.session():
-            for number in range(1, self.source.n_steps + 1):
-                step()
+            done, n_steps = 0, self.source.n_steps
+            while done < n_steps:
+                done += step(n_steps - done)
                 for tell in told:
-                    tell(number)
+                    tell(done)
             self.backend.synchronize()
         return perf_counter() - began
 
@@ -417,6 +438,8 @@ def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network) -> StepNumb
 
 def check_order(order: Any, epochs: int, n_rows: int) -> HostArray:
     """Return an explicit order as (epochs, n_rows) int64; raise ShapeError or DataError."""
+    if is_on_device(order):
+        raise DataError("order lies on a CUDA device, but is read on the host; pass order.get()")
     array = np.asarray(order)
     expect(array, "order", (epochs, n_rows), "one line of row numbers for each epoch")
     if array.dtype.kind not in "iu":

@@ -101,7 +101,7 @@ def mnist(shared_data):
 
 
 @pytest.mark.parametrize(("cost", "eta"), [("cross_entropy", 0.5), ("quadratic", 3.0)])
-def test_mnist_with_thirty_hidden_units(mnist, cost, eta, backend, measured):
+def test_mnist_with_thirty_hidden_units(mnist, cost, eta, backend, long_training, measured):
     """784-30-10, batches of 10, 1/sqrt(n) weights, 3 epochs: about 95 % (95.4 cross-entropy, 95.2 quadratic)."""
     (X, labels), (X_test, labels_test) = mnist
     net = Network((784, 30, 10), "sigmoid", "sigmoid", cost, initialiser="nielsen", backend=backend)
@@ -113,7 +113,7 @@ def test_mnist_with_thirty_hidden_units(mnist, cost, eta, backend, measured):
     assert np.all(np.diff(history["cost"][:, 0]) < 0)
 
 
-def test_mnist_gains_somewhat_from_l2(mnist, backend, measured):
+def test_mnist_gains_somewhat_from_l2(mnist, backend, long_training, measured):
     """lmbda 5 over 50,000 rows: 96.0 % instead of 95.5 % after 12 epochs, the means of 3 seeds each, in one stack."""
     (X, labels), (X_test, labels_test) = mnist
     l2 = np.array([0, 0, 0, 5, 5, 5]) / 50_000
@@ -127,7 +127,7 @@ def test_mnist_gains_somewhat_from_l2(mnist, backend, measured):
     assert accuracy[3:].mean() > accuracy[:3].mean() + 0.001
 
 
-def test_mnist_with_two_hidden_layers_and_adam(mnist, backend, measured):
+def test_mnist_with_two_hidden_layers_and_adam(mnist, backend, long_training, measured):
     """784-256-128-10, ReLU and softmax, 10 epochs: at least 97.8 % (98.2 to 98.3 from four seeds).
 
     At a constant rate the last epoch is anything from 97.3 to 98.1 %; a falling one ends above.

@@ -17,11 +17,6 @@ def network(sizes=(4, 6, 2), activation="tanh", output="identity", cost="quadrat
     return gpumlp.Network(sizes, activation, output, cost, dtype=dtype, **options)
 
 
-def theta(net):
-    """Return a copy of all parameters, (n_models, n_params), padding included."""
-    return np.array(net.backend.to_host(net.parameters.theta))
-
-
 def kept(trainer):
     """Return copies of the update rule's state by name."""
     return {name: np.array(trainer.net.backend.to_host(buffer)) for name, buffer in trainer.state.items()}

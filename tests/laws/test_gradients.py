@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from comparing import set_theta, theta
 
 import gpumlp
 from gpumlp.formulas.activations import ACTIVATIONS
@@ -65,9 +66,8 @@ def find_case(sizes, hidden, output, cost, n_models, backend):
             backend=backend,
             seed=seed,
         )
-        for weights, biases in zip(net.weights, net.biases, strict=True):
-            weights *= 0.7 ** (1 + seed // 10)
-            biases *= 0.3
+        for l, (weights, biases) in enumerate(zip(net.weights, net.biases, strict=True)):
+            net.set_weights(l, weights * 0.7 ** (1 + seed // 10), biases * 0.3)
         X, Y = rng.standard_normal((BATCH, sizes[0])), targets_for(cost, output, rng, BATCH, sizes[-1])
         if is_smooth(net, X, Y):
             return net, X, Y
@@ -76,8 +76,8 @@ def find_case(sizes, hidden, output, cost, n_models, backend):
 
 def differences(net, m, X, Y):
     """Return dC/dtheta of model m by central differences, in the layout of theta."""
-    architecture, theta = net.architecture, net.parameters.theta[m]
-    n = len(theta)
+    architecture, own = net.architecture, theta(net)[m]
+    n = len(own)
     stack = gpumlp.Network(
         architecture.sizes,
         architecture.activations[:-1],
@@ -86,12 +86,16 @@ def differences(net, m, X, Y):
         n_models=2 * n,
         initialiser="zeros",
         dtype="float64",
+        backend="numpy",
     )
-    stack.parameters.theta[:] = theta
-    stack.parameters.theta[np.arange(n), np.arange(n)] += STEP
-    stack.parameters.theta[n + np.arange(n), np.arange(n)] -= STEP
+    set_theta(stack, moved(own))
     costs = stack.cost_of(X, Y)
     return (costs[:n] - costs[n:]) / (2 * STEP)
+
+
+def moved(values):
+    """Return a line for each value moved up by STEP, and one for each moved down."""
+    return np.concatenate([values + STEP * np.eye(len(values)), values - STEP * np.eye(len(values))])
 
 
 def check(net, X, Y):
@@ -135,20 +139,26 @@ def test_gradients_under_dropout_are_those_of_the_network_that_is_left(hidden, r
     first = gpumlp.Network(
         sizes, hidden, "identity", "quadratic", dtype="float64", dropout=rate, backend=backend, seed=3
     )
-    first.weights[0][:] *= 1.5  # so that some units are saturated
-    theta = first.parameters.theta[0].copy()
-    n = len(theta)
+    first.set_weights(0, 1.5 * first.weights[0])  # so that some units are saturated
+    own = theta(first)[0]
+    n = len(own)
     stack = gpumlp.Network(
-        sizes, hidden, "identity", "quadratic", dtype="float64", dropout=rate, seed=3, model_ids=[0] * (2 * n)
+        sizes,
+        hidden,
+        "identity",
+        "quadratic",
+        dtype="float64",
+        dropout=rate,
+        seed=3,
+        model_ids=[0] * (2 * n),
+        backend="numpy",
     )
-    stack.parameters.theta[:] = theta
-    stack.parameters.theta[np.arange(n), np.arange(n)] += STEP
-    stack.parameters.theta[n + np.arange(n), np.arange(n)] -= STEP
+    set_theta(stack, moved(own))
     options = {"learning_rate": 1.0, "batch_size": "full", "shuffle": False}
     costs = gpumlp.Trainer(stack, "sgd", **options).fit(X, Y, 1)["cost"][0]
     numeric = (costs[:n] - costs[n:]) / (2 * STEP)
     gpumlp.Trainer(first, "sgd", **options).fit(X, Y, 1)
-    exact = theta - first.parameters.theta[0]
+    exact = own - theta(first)[0]
     assert np.abs(exact).max() > 0.01
     assert np.abs(numeric - exact).max() <= 1e-6 * np.abs(exact).max()
 

@@ -80,7 +80,7 @@ def test_an_impossible_argument_raises_and_says_what_is_expected(options, error,
 
 
 def test_a_network_says_what_it_is(net):
-    assert repr(net) == "<Network 3 models 4-6-2 (tanh, identity; quadratic) float64 on numpy>"
+    assert repr(net) == f"<Network 3 models 4-6-2 (tanh, identity; quadratic) float64 on {net.backend.name}>"
     assert net.sizes == (4, 6, 2)
     assert net.dtype == np.float64
 
@@ -97,7 +97,8 @@ def test_each_tensor_begins_at_a_multiple_of_the_padding():
     assert all(offset % PADDING == 0 for offset in ParameterLayout((33, 32, 1)).offsets)
 
 
-def test_weights_and_biases_are_views_of_one_buffer(net):
+def test_weights_and_biases_are_views_of_one_buffer():
+    net = gpumlp.Network((4, 6, 2), "tanh", "identity", n_models=3, cost="quadratic", backend="numpy")
     assert [w.shape for w in net.weights] == [(3, 6, 4), (3, 2, 6)]
     assert [b.shape for b in net.biases] == [(3, 6), (3, 2)]
     before = net.predict(rows())

@@ -23,7 +23,3 @@ def network(sizes=(4, 6, 2), activation="tanh", output="identity", cost="quadrat
 
 def classifier(**options):
     return network((4, 6, 3), output="softmax", cost="categorical_cross_entropy", **options)
-
-
-def theta(net):
-    return np.array(net.backend.to_host(net.parameters.theta))

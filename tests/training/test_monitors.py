@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from small import classifier, data, labelled, network, theta
+from comparing import theta
+from small import classifier, data, labelled, network
 
 import gpumlp
 from gpumlp import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
@@ -97,7 +98,7 @@ def test_a_run_and_a_report_say_what_they_are(backend):
     trainer.fit(*data(), 4, monitors=[diary], validation=data(n=5))
     run, report = diary.run, diary.report
     assert (run.n_models, run.model_ids, run.first_epoch, run.epochs) == (2, (3, 8), 1, 4)
-    assert (run.n_rows, run.n_steps, run.batch, run.device) == (23, 3, 10, "numpy on cpu")
+    assert (run.n_rows, run.n_steps, run.batch, run.device) == (23, 3, 10, f"{backend} on {trainer.net.backend.device}")
     assert (report.epoch, report.step) == (5, 15)
     assert report.active.tolist() == [True, True]
     assert report.values["learning_rate"].tolist() == [0.1, 0.2]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from small import classifier, data, labelled, network, theta
+from comparing import is_same_model, set_theta, theta
+from small import classifier, data, labelled, network
 
 import gpumlp
 from gpumlp import rules
@@ -24,6 +25,7 @@ def test_every_rule_learns(rule, dtype, backend):
     ("options", "error", "message"),
     [
         ({"optimizer": "adamm"}, UnknownName, "did you mean"),
+        ({"steps_per_launch": 0}, ConfigurationError, "steps_per_launch=0"),
         ({"batch_size": 0}, ConfigurationError, "batch_size=0: expected a number of rows of at least 1"),
         ({"batch_size": 2.5}, ConfigurationError, "batch_size=2.5"),
         ({"batch_size": "half"}, ConfigurationError, "batch_size='half'"),
@@ -203,7 +205,7 @@ def test_a_rules_numbers_may_differ_between_models(backend):
     for m, (beta1, epsilon) in enumerate([(0.9, 1e-8), (0.5, 1e-3), (0.0, 1.0)]):
         alone = network(model_ids=[m], backend=backend)
         gpumlp.Trainer(alone, rules.adam(beta1=beta1, epsilon=epsilon), 0.01).fit(X, Y, 3)
-        assert np.array_equal(theta(alone)[0], theta(stack)[m])
+        assert is_same_model(theta(alone)[0], theta(stack)[m], backend)
 
 
 def test_a_state_can_be_given_by_layer_or_as_a_whole(backend):
@@ -217,11 +219,11 @@ def test_a_state_can_be_given_by_layer_or_as_a_whole(backend):
     found = []
     for state in (velocity, layers):
         net = network(n_models=2, backend=backend)
-        net.parameters.theta[:] = first.parameters.theta
+        set_theta(net, theta(first))
         gpumlp.Trainer(net, "momentum", 0.01, state={"v": state}, shuffle=False).fit(X, Y, 1)
         found.append(theta(net))
     without = network(n_models=2, backend=backend)
-    without.parameters.theta[:] = first.parameters.theta
+    set_theta(without, theta(first))
     gpumlp.Trainer(without, "momentum", 0.01, shuffle=False).fit(X, Y, 1)
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], theta(without))
@@ -276,14 +278,38 @@ def test_a_short_last_batch_counts_by_its_own_size(backend):
     assert np.isclose(history["cost"][0, 0], sum(costs) / 7, rtol=1e-12)
 
 
+# ---------------------------------------------------------------- several steps at once
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 100])
+def test_steps_that_are_launched_together_are_the_same_steps(n, backend):
+    X, Y = data(n=53)
+    nets, told = [], []
+    for together in (1, n):
+
+        class Count(gpumlp.Monitor):
+            def step_ended(self, step, told=told, together=together):
+                if together > 1:
+                    told.append(step)
+
+        net = network(n_models=2, dropout=0.3, backend=backend)
+        trainer = gpumlp.Trainer(net, "adam", 0.01, 5, clip_norm=1.0, steps_per_launch=together)
+        trainer.fit(X, Y, 3, monitors=[Count()])
+        assert trainer.step_count == 33
+        nets.append(net)
+    assert theta(nets[0]).tobytes() == theta(nets[1]).tobytes()
+    whole = list(range(n, 12, n))
+    assert told == 3 * (whole + list(range((whole or [0])[-1] + 1, 12)))
+
+
 # ---------------------------------------------------------------- dropout
 
 
 def kept_units(rate, backend, epochs=30, n_models=2):
     """Return which hidden units were active in every step: outputs sum ones that dropout scales."""
     net = network((1, 400, 1), "identity", "identity", "quadratic", n_models=n_models, dropout=rate, backend=backend)
-    for w in net.weights:
-        w[:] = 1
+    for l, w in enumerate(net.weights):
+        net.set_weights(l, np.ones(w.shape))
     history = gpumlp.Trainer(net, "sgd", 0.0, batch_size=1).fit(np.ones((1, 1)), np.zeros((1, 1)), epochs)
     return np.sqrt(2 * history["cost"]) * (1 - rate) / 400
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,15 @@ class Arena:
         """Return a new array; raise OutOfMemory, saying what it is for."""
         if self.recording is not None:
             raise RuntimeError(f"{what} would be allocated while a step is captured: a defect of gpumlp")
-        cupy = self._device.cupy
+        with self.room_for(shape, dtype, what):
+            return self._device.cupy.empty(tuple(shape), dtype)
+
+    @contextmanager
+    def room_for(self, shape: Sequence[int], dtype: Any, what: str) -> Iterator[None]:
+        """Let what is done here raise OutOfMemory, saying what the array of this shape is for."""
         try:
-            return cupy.empty(tuple(shape), dtype)
-        except cupy.cuda.memory.OutOfMemoryError as error:
+            yield
+        except self._device.cupy.cuda.memory.OutOfMemoryError as error:
             raise self._refusal(tuple(shape), np.dtype(dtype), what) from error
 
     def scratch(self, use: str, n: int, dtype: Any, zeroed: bool = False) -> Any:

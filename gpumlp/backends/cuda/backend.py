@@ -21,10 +21,12 @@ from gpumlp.backends.cuda.graph import CapturedStep
 from gpumlp.backends.cuda.modules import Modules
 from gpumlp.backends.cuda.sources import HIT_KINDS, Source
 from gpumlp.backends.protocol import Array, Batch, BatchSource, Dropout, StepNumbers, Tally
+from gpumlp.errors import DataError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.output_delta import OutputDelta
 from gpumlp.randomness.feistel import half_bits
 from gpumlp.randomness.streams import DROPOUT, dropout_threshold
+from gpumlp.shapes import is_on_device
 
 THREADS = 256
 ROW_THREADS = 128  # of kernels that go row by row
@@ -61,19 +63,11 @@ class CudaBackend:
         with self._device.session():
             return self._arena.empty(shape, self.dtype if dtype is None else dtype, what)
 
-    def is_native(self, x: Any) -> bool:
-        """Tell whether `x` is an array on a CUDA device: CuPy's, or one that speaks one of its two protocols."""
-        if isinstance(x, np.ndarray):
-            return False
-        if hasattr(x, "__cuda_array_interface__"):
-            return True
-        return hasattr(x, "__dlpack_device__") and int(x.__dlpack_device__()[0]) in (2, 13)  # kDLCUDA, kDLCUDAManaged
-
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         """Return `x` in rows order on this device: the same memory where it is already so."""
         with self._device.session():
-            if self.is_native(x):
-                return self._adopt(x, dtype)
+            if is_on_device(x):
+                return self._adopt(x, dtype, what)
             host = np.ascontiguousarray(x, dtype=dtype)
             if host.dtype == np.float16 or not host.dtype.isnative:
                 host = host.astype(np.float32 if host.dtype == np.float16 else host.dtype.newbyteorder("="))
@@ -120,16 +114,20 @@ class CudaBackend:
     # ---------------------------------------------------------------- batches
 
     def bring_numbers(self, numbers: StepNumbers) -> None:
-        """Copy the host's numbers to the device, into the same arrays as before."""
+        """Copy what has changed of the host's numbers to the device, into the same arrays as before."""
         hyper = np.stack([numbers.hyper[name] for name in numbers.given])
-        host = {"hyper": hyper, "factors": np.asarray(numbers.factors, np.float64), "skip": numbers.skip}
+        host = {"hyper": hyper, "factors": np.array(numbers.factors, np.float64), "skip": numbers.skip.copy()}
+        if numbers.copies is None:
+            numbers.copies = {}
         with self._device.session():
-            kept = numbers.copies or {}
             for name, values in host.items():
-                if name not in kept or kept[name].shape != values.shape:
-                    kept[name] = self._arena.empty(values.shape, values.dtype, name)
-                kept[name].set(np.ascontiguousarray(values))
-            numbers.copies = kept
+                there, known = numbers.copies.get(name, (None, np.empty(0)))
+                if known.shape != values.shape:
+                    there = self._arena.empty(values.shape, values.dtype, name)
+                elif np.array_equal(known, values):
+                    continue
+                there.set(values)
+                numbers.copies[name] = there, values
 
     def gather_batch(
         self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
@@ -138,14 +136,14 @@ class CudaBackend:
         n_orders, n_rows_of_batch, in_features = batch.a0.shape
         n_weights, n_models = batch.row_weight.shape[0], tally.values.shape[1]
         X, Y, labels = source.X, source.Y, source.codes is not None
-        module = sources.gather_batch(X.dtype, Y.dtype, labels, numbers and numbers.rule, self.dtype)
+        module = sources.gather_batch(X.dtype, Y.dtype, labels, None if numbers is None else numbers.rule, self.dtype)
         chunk = 16 // min(X.dtype.itemsize, self.dtype.itemsize)
         aligned = in_features % chunk == 0 and X.data.ptr % 16 == 0
         group = power_of_two(in_features // chunk if aligned else in_features, 32)
         copy_blocks = min(ceil_div(n_rows_of_batch, THREADS // group), MAX_BLOCKS)
         n_groups = 1 if numbers is None else numbers.table.shape[1]
         number_blocks = 0 if numbers is None else ceil_div(n_groups * n_models, THREADS)
-        tables = {} if numbers is None else numbers.copies
+        tables = {} if numbers is None else {name: there for name, (there, _) in numbers.copies.items()}
         self._launch(
             module,
             "gather_batch",
@@ -335,7 +333,7 @@ class CudaBackend:
             THREADS,
             grad=grad,
             table=numbers.table,
-            skip=numbers.copies["skip"],
+            skip=numbers.copies["skip"][0],
             n_models=n_models,
             n_params=n_params,
             n_groups=len(bounds) - 1,
@@ -404,15 +402,21 @@ class CudaBackend:
         if self._arena.recording is not None:
             self._arena.recording.extend(x for x in arrays if isinstance(x, self._device.cupy.ndarray))
 
-    def _adopt(self, x: Any, dtype: Any) -> Any:
-        """Return an array that lies on a device as CuPy's, without a copy where none is needed."""
+    def _adopt(self, x: Any, dtype: Any, what: str) -> Any:
+        """Return an array that lies on this device as CuPy's, without a copy where none is needed."""
         cupy = self._device.cupy
-        array = (
-            x if isinstance(x, cupy.ndarray) else cupy.from_dlpack(x) if hasattr(x, "__dlpack__") else cupy.asarray(x)
-        )
+        array = x
+        if not isinstance(x, cupy.ndarray):
+            array = cupy.from_dlpack(x) if hasattr(x, "__dlpack__") else cupy.asarray(x)
+        if array.size and array.device.id != self._device.number:
+            raise DataError(
+                f"{what} lies on cuda:{array.device.id}, but this network computes on {self.device}; make it with "
+                f'device="cuda:{array.device.id}", or copy the array there'
+            )
         if dtype is None and array.dtype == np.float16:
             dtype = np.float32
-        return cupy.ascontiguousarray(array, dtype=dtype)
+        with self._arena.room_for(array.shape, array.dtype if dtype is None else dtype, what):
+            return cupy.ascontiguousarray(array, dtype=dtype)
 
     def _blocks_of_model(self, n: int, n_models: int) -> int:
         """Return how many blocks walk over n values of each model."""

@@ -13,7 +13,7 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 from typing import Any
 
-from gpumlp.errors import BackendUnavailable
+from gpumlp.errors import BackendUnavailable, readable_bytes
 
 INSTALL = 'pip install "gpumlp[cuda13]", or gpumlp[cuda12] for a driver older than 580'
 MEBIBYTE = 2**20
@@ -72,11 +72,9 @@ class Device:
     @contextmanager
     def session(self) -> Iterator[None]:
         """Make device and stream current, after what the caller's stream has been given, and before what it will be."""
-        if os.getpid() != self.process:
-            raise BackendUnavailable(
-                f'backend "cuda": this process was forked from one that uses {self.name}, and a device cannot be '
-                'shared so; start processes with multiprocessing.get_context("spawn"), or use backend="numpy"'
-            )
+        forked = self.why_forked()
+        if forked:
+            raise BackendUnavailable(f'backend "cuda" {forked}; or use backend="numpy"')
         with self.lock:
             if self.depth:
                 yield
@@ -91,6 +89,15 @@ class Device:
                 finally:
                     self.depth -= 1
                     caller.wait_event(self.stream.record())
+
+    def why_forked(self) -> str:
+        """Return why the device cannot be used if this process is a fork of the one that opened it; "" if it can."""
+        if os.getpid() == self.process:
+            return ""
+        return (
+            f"cannot be used in a process that was forked from one that uses {self.name}: start processes with "
+            'multiprocessing.get_context("spawn")'
+        )
 
     def free_bytes(self) -> tuple[int, int]:
         """Return how much memory is free, counting what CuPy's pool holds unused, and how much there is."""
@@ -107,7 +114,11 @@ def open_device(number: int = 0) -> Device:
     with _opening:
         if number not in _devices:
             _devices[number] = _open(number)
-        return _devices[number]
+        found = _devices[number]
+    forked = found.why_forked()
+    if forked:
+        raise BackendUnavailable(forked)
+    return found
 
 
 def _open(number: int) -> Device:
@@ -117,12 +128,17 @@ def _open(number: int) -> Device:
         there = "the only one is cuda:0" if count == 1 else f"there are cuda:0 to cuda:{count - 1}"
         raise BackendUnavailable(f"finds no device cuda:{number}: {there}")
     _check_nvrtc(cupy)
-    with cupy.cuda.Device(number) as current:
-        properties = cupy.cuda.runtime.getDeviceProperties(number)
-        name = properties["name"].decode()
-        stream = cupy.cuda.Stream(non_blocking=True)
-        capability = current.compute_capability
-        cublas, kept = _open_cublas(cupy, stream, int(capability))
+    try:
+        with cupy.cuda.Device(number) as current:
+            properties = cupy.cuda.runtime.getDeviceProperties(number)
+            name = properties["name"].decode()
+            stream = cupy.cuda.Stream(non_blocking=True)
+            capability = current.compute_capability
+            cublas, kept = _open_cublas(cupy, stream, int(capability))
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendUnavailable(
+            f"cannot open cuda:{number} ({_first_line(error)}): see in nvidia-smi whether other processes hold it"
+        ) from error
     return Device(number, name, capability, cupy, stream, cublas, kept, threading.RLock(), os.getpid())
 
 
@@ -164,14 +180,21 @@ def _open_cublas(cupy: Any, stream: Any, capability: int) -> tuple[int, tuple[An
     """
     if find_spec("nvmath") is None:
         raise BackendUnavailable(f"needs nvmath-python, which is not installed: {INSTALL}")
+    # what NVIDIA recommends; without it cuBLAS may allocate in a capture
+    size = 32 * MEBIBYTE if capability >= 90 else 4 * MEBIBYTE
+    try:
+        with stream:
+            workspace = cupy.cuda.alloc(size)
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        free, total = (readable_bytes(n) for n in cupy.cuda.runtime.memGetInfo())
+        raise BackendUnavailable(
+            f"finds {free} of {total} free on the device, of which the workspace of cuBLAS alone takes "
+            f"{readable_bytes(size)}: end what else uses the device, as nvidia-smi lists it"
+        ) from error
     try:
         cublas = import_module("nvmath.bindings.cublas")
         handle = cublas.create()
-        cublas.set_stream(handle, stream.ptr)
-        # what NVIDIA recommends; without it cuBLAS may allocate in a capture. To set the stream would reset it
-        size = 32 * MEBIBYTE if capability >= 90 else 4 * MEBIBYTE
-        with stream:
-            workspace = cupy.cuda.alloc(size)
+        cublas.set_stream(handle, stream.ptr)  # first: to set it resets the workspace
         cublas.set_workspace(handle, workspace.ptr, size)
     except Exception as error:
         raise BackendUnavailable(

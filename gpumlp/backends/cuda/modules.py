@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def _parse(text: str, source: Source) -> Parameter:
 
 def as_stored(dtype: Any) -> Any:
     """Return the dtype of the bytes: a bool is one of 0 or 1."""
-    return np.dtype(np.uint8) if dtype == np.bool_ else np.dtype(dtype)
+    found: Any = np.dtype(dtype)
+    return np.dtype(np.uint8) if found == np.bool_ else found
 
 
 class Kernel:
@@ -92,8 +94,13 @@ class Kernel:
         if parameter.is_pointer:
             return self._pointer(parameter, value, is_strided)
         if parameter.dtype.kind == "f":
+            if not isinstance(value, Real):
+                raise self._refusal(parameter, value, "a number")
             return parameter.dtype.type(value)
-        number = index(value)
+        try:
+            number = index(value)
+        except TypeError:
+            raise self._refusal(parameter, value, "a whole number") from None
         limits = np.iinfo(parameter.dtype)
         if not limits.min <= number <= limits.max:
             raise TypeError(f"kernel {self.name}: {parameter.name}={number} does not fit {parameter.dtype}")
@@ -104,7 +111,7 @@ class Kernel:
             return np.uintp(0)
         wanted = parameter.dtype
         if not isinstance(value, self._cupy.ndarray):
-            raise TypeError(f"kernel {self.name}: {parameter.name} is {type(value).__name__}, expected an array")
+            raise self._refusal(parameter, value, "an array on the device")
         if as_stored(value.dtype) != wanted:
             raise TypeError(f"kernel {self.name}: {parameter.name} has dtype {value.dtype}, expected {wanted}")
         if not (rows_are_dense(value) if is_strided else value.flags.c_contiguous):
@@ -112,6 +119,9 @@ class Kernel:
         if parameter.name in VECTORS and value.data.ptr % 16:
             raise TypeError(f"kernel {self.name}: {parameter.name} does not begin at a multiple of 16 bytes")
         return value
+
+    def _refusal(self, parameter: Parameter, value: Any, expected: str) -> TypeError:
+        return TypeError(f"kernel {self.name}: {parameter.name} is {type(value).__name__}, expected {expected}")
 
 
 def row_stride(x: Any) -> int:
