@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check lint types imports unit format bench clean
+.PHONY: demo test check lint types imports unit format bench kernels-report clean
 
 demo: .venv/.base
 	$(BIN)/gpumlp train digits --hidden 64,32 --epochs 60 --standardise --seed 0
@@ -34,6 +34,10 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# What the real NVRTC makes of the kernels; no GPU is needed. make kernels-report ARGS="--arch 75,90 --kernel update"
+kernels-report: .venv/.dev
+	$(BIN)/python tests/kernels/report.py $(ARGS)
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "gpumlp needs Python 3.10 or newer, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
@@ -43,7 +47,7 @@ format: .venv/.dev
 	touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/python
-	$(PIP) --editable '.[test,dev,plot]'
+	$(PIP) --editable '.[test,dev,plot,test-cuda]'
 	touch .venv/.base $@
 
 clean:

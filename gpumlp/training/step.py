@@ -16,7 +16,7 @@ class TrainingStep:
     """Trains on the next batch, or the next few at once.
 
     steps_per_launch   how many steps are captured together, where that many are left
-    captured           what the backend has made of one step
+    captured           what the backend has made of one step; together: of the several that are launched at once
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class TrainingStep:
             for _ in range(steps_per_launch):
                 step()
 
-        self.captured, self._several, self._n = backend.capture(step), backend.capture(several), steps_per_launch
+        self.captured, self.together, self._n = backend.capture(step), backend.capture(several), steps_per_launch
 
     def __call__(self, left: int = 1) -> int:
         """Perform the next step, or the next few of `left` that there are; return how many."""
         if self._n == 1 or left < self._n:
             self.captured()
             return 1
-        self._several()
+        self.together()
         return self._n

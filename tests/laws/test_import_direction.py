@@ -46,7 +46,7 @@ def room(path):
 
 
 def imports(path):
-    """Return every module that a file imports, at its head or inside a function."""
+    """Return every module that a file imports, at its head, inside a function or by import_module("name")."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -54,6 +54,8 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("import_module", "__import__"):
+            found += [node.args[0].value] if isinstance(node.args[0], ast.Constant) else []
     return found
 
 
