@@ -16,8 +16,8 @@ def set_theta(net, values):
 def is_same_model(x, y, backend):
     """Tell whether two models that differ in their stacks alone are the same.
 
-    NumPy computes one product for each model, so the bits are equal. cuBLAS may choose another kernel for another number
-    of models, so on a device only what is not a product is equal bit for bit.
+    NumPy computes one product for each model, so the bits are equal. cuBLAS may choose another kernel for another
+    number of models, so on a device only what is not a product is equal bit for bit.
     """
     if backend == "cuda":
         tolerance = 1e-4 if x.dtype == np.float32 else 1e-11
