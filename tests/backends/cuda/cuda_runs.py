@@ -1,0 +1,205 @@
+"""Whole trainings, and the same in a process of its own.
+
+python cuda_runs.py FILE.npz [memcheck] writes what they give.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from cuda_cases import compute, draw, gather, layer, norm, on_host, output, update
+
+import gpumlp
+
+HERE = Path(__file__).parent
+
+
+def train(
+    backend,
+    sizes=(4, 6, 2),
+    activation="tanh",
+    result="identity",
+    cost="quadratic",
+    n_rows=23,
+    epochs=2,
+    classes=False,
+    weights=None,
+    explicit=False,
+    validation=True,
+    monitors=(),
+    device=None,
+    seed=9,
+    model_ids=None,
+    dtype="float32",
+    noted=None,
+    **options,
+):
+    """Train and return {name: array}: parameters, state, history, outputs and scores.
+
+    classes    whether the targets name classes
+    weights    None, "shared" or "own"
+    explicit   whether the order of the rows is given
+    noted      list that is given what was captured: the training's step, then the validation's
+    options    of Network: n_models, dropout, initialiser, precision; all others of Trainer
+    """
+    of_network = {k: options.pop(k) for k in ("n_models", "dropout", "initialiser", "precision") if k in options}
+    net = gpumlp.Network(
+        sizes,
+        activation,
+        result,
+        cost,
+        backend=backend,
+        device=device,
+        seed=seed,
+        model_ids=model_ids,
+        dtype=dtype,
+        **of_network,
+    )
+    captured = note_captures(net.backend)
+    rng = np.random.default_rng(1)
+    X = draw(1, n_rows, sizes[0])
+    T = np.tanh(X @ draw(2, sizes[0], sizes[-1]))
+    Y = T if not classes else T.argmax(axis=1) if sizes[-1] > 1 else (T > 0).astype(int)
+    if weights:
+        weights = rng.uniform(0, 2, (net.n_models, n_rows) if weights == "own" else n_rows)
+    order = np.array([rng.permutation(n_rows) for _ in range(epochs)]) if explicit else None
+    trainer = gpumlp.Trainer(net, **{"batch_size": 5, "learning_rate": 0.01, **options})
+    start = [x.copy() for x in (*net.weights, *net.biases)]
+    history = trainer.fit(
+        X, Y, epochs, (X[::2], Y[::2]) if validation else None, sample_weight=weights, order=order, monitors=monitors
+    )
+    if noted is not None:
+        noted += graphs_in(captured)
+    found = {f"start {i}": x for i, x in enumerate(start)}
+    found |= {f"parameters {i}": x.copy() for i, x in enumerate((*net.weights, *net.biases))}
+    found |= {f"state {name}": on_host(net.backend, x) for name, x in trainer.state.items()}
+    found |= {f"history {name}": np.array(history[name]) for name in history.names if name not in NOT_RESULTS}
+    found |= {f"score {name}": x for name, x in net.evaluate(X, Y, weights).items()}
+    return {**found, "outputs": net.predict(X)}
+
+
+def note_captures(backend):
+    """Return a list to which all is added that `capture` returns from now on."""
+    noted, capture = [], backend.capture
+
+    def noting(step):
+        noted.append(capture(step))
+        return noted[-1]
+
+    backend.capture = noting
+    return noted
+
+
+def graphs_in(noted):
+    """What has become a graph, in the order in which it was captured."""
+    return [step for step in noted if getattr(step, "graph", None) is not None]
+
+
+NOT_RESULTS = ("seconds", "samples_per_second")
+
+TRAININGS = {
+    "classes, dropout, clipping, decay": {
+        "sizes": (3, 33, 130, 5),
+        "activation": "relu",
+        "result": "softmax",
+        "cost": "categorical_cross_entropy",
+        "classes": True,
+        "n_models": 3,
+        "dropout": 0.3,
+        "clip_norm": 0.5,
+        "l2": 0.01,
+        "batch_size": 7,
+        "schedule": "cosine",
+    },
+    "one class, weights of each model, sums": {
+        "sizes": (33, 3, 1),
+        "result": "sigmoid",
+        "cost": "cross_entropy",
+        "classes": True,
+        "n_models": 3,
+        "weights": "own",
+        "optimizer": "momentum",
+        "reduction": "sum",
+        "shuffle": "shared",
+        "learning_rate": [0.001, 0.002, 0.003],
+    },
+    "explicit order, double": {
+        "sizes": (4, 7, 8, 2),
+        "activation": "gelu",
+        "n_models": 2,
+        "dtype": "float64",
+        "explicit": True,
+        "weights": "shared",
+        "optimizer": "nadam",
+        "l1": 0.001,
+        "dropout": [0.0, 0.5],
+    },
+    "large batches, several chunks": {
+        "sizes": (4, 33, 11),
+        "activation": "silu",
+        "n_rows": 700,
+        "batch_size": 600,
+        "optimizer": "rmsprop",
+        "dropout": 0.1,
+        "clip_norm": 1.0,
+    },
+}
+
+CASES = {
+    "wide layer": layer("tanh", batch=300, n_out=130, rate=0.3),
+    "unaligned layer": layer("gelu", batch=517, n_out=33),
+    "narrow layer": layer("tanh", batch=2051, n_out=16, in_place=True),
+    "output": output("categorical_cross_entropy", "softmax", batch=301, n_out=10, hits=True),
+    "evaluation": output("quadratic", "tanh", batch=600, hits=True, train=False, weights_per_model=True),
+    "batches": gather(n_rows=300, batch=257, n_in=16, x_dtype="uint8", labels="int64", weights="own", rule="adamw"),
+    "norm": norm(draw(1, 3, 70016)),
+    "update": update("adam", ("clip", "l2"), bounds=(0, 6016, 7040), skipped=(1,)),
+}
+
+
+def everything():
+    """What all trainings and cases give on cuda, as one dictionary."""
+    found = {}
+    for name, options in TRAININGS.items():
+        found |= {f"{name}: {key}": value for key, value in train("cuda", **options).items()}
+    for name, case in CASES.items():
+        found |= {f"{name}: {key}": value for key, value in compute(case, "cuda", "float32").items()}
+    return found
+
+
+def everything_elsewhere(folder, *arguments, **environment):
+    """The same from a process of its own, with the emulated device under these settings."""
+    path = Path(folder) / "found.npz"
+    run_python([str(HERE / "cuda_runs.py"), str(path), *arguments], GPUMLP_TEST_DEVICE="emulated", **environment)
+    with np.load(path) as found:
+        return dict(found)
+
+
+def run_python(arguments, **environment):
+    """Run Python in a process of its own, in which this folder's modules and the emulated device can be imported."""
+    path = os.pathsep.join([str(HERE), str(HERE.parents[1]), str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def expect_same_bits(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert found[name].tobytes() == value.tobytes(), name
+
+
+if __name__ == "__main__":
+    import emulated_gpu
+
+    if "memcheck" in sys.argv:
+        emulated_gpu.memcheck()
+    np.savez(sys.argv[1], **everything())
