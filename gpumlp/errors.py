@@ -67,8 +67,8 @@ def out_of_memory(what: str, shape: Sequence[int], dtype: Any, room: str) -> Out
     n_bytes = prod(shape) * dtype.itemsize
     axes = " x ".join(str(n) for n in shape)
     return OutOfMemory(
-        f"{what} needs {readable_bytes(n_bytes)} ({axes} values of {dtype.name}), {room}; take a smaller batch_size, "
-        "fewer models or smaller layers"
+        f"no room for {what}: {readable_bytes(n_bytes)} needed ({axes} values of {dtype.name}), {room}; take a smaller "
+        "batch_size, fewer models or smaller layers"
     )
 
 

@@ -108,7 +108,6 @@ struct OutputLayer {
             const real weight = active ? row_weight[model * row_weight_stride + row] : real(0);
             for (long long j = lane; delta && j < n; j += group)
                 delta[at + j] = output_delta_value(z[at + j], a[at + j], y_row[j], c, weight);  // BP1
-            __syncwarp();  // by threshold all lanes read the row's first output, which lane 0 wrote
             const bool hit = is_hit(a + at, y_row, active);
             if (active && lane == 0) {
                 *cost += (double)c * weight;

@@ -136,7 +136,8 @@ Device = Annotated[
     str | None, _option("--device", "-d", panel=RUN, metavar="NAME", help="cpu, cuda, cuda:1; auto by default.")
 ]
 Precision = Annotated[
-    str | None, _option("--precision", panel=RUN, metavar="NAME", help="Of the products; that of dtype by default.")
+    str | None,
+    _option("--precision", panel=RUN, metavar="NAME", help="Of the products; that of dtype by default, tf32 on a GPU."),
 ]
 Save = Annotated[
     Path | None, _option("--save", "--out", "-o", panel=RUN, metavar="FILE", help="Save the model (.npz).")

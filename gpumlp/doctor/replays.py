@@ -92,7 +92,7 @@ def repeatable(workload: Workload, replays: int, device: str) -> Check:
             ready.step(1)
         outcomes[backend.to_host(theta).tobytes(), backend.to_host(ready.state).tobytes()] += 1
     moved = backend.to_host(theta).tobytes() != backend.to_host(kept[0][1]).tobytes()
-    summary = f"{replays} replays gave {len(outcomes)} different result{'s' * (len(outcomes) != 1)}"
+    summary = f"{replays} replays left {len(outcomes)} distinct outcome{'s' * (len(outcomes) != 1)}"
     summary += "" if moved else ", and none moved a weight"
     facts = {"replays": replays, "different": len(outcomes)}
     return Check(f"replays are bit-identical, {workload.name}", len(outcomes) == 1 and moved, summary, facts)

@@ -24,11 +24,13 @@ class OutputDelta:
     term     of (z, a, y): what one unit adds to the cost; for a matched softmax z stands for log a
     outer    of (s): cost of the example from the sum of its terms; None: the sum itself
     delta    of (z, a, y, c), c being the cost of the example: dC/dz
+    cost     name of the cost
     """
 
     term: Recording
     outer: Recording | None
     delta: Recording
+    cost: str
 
 
 def is_matched(cost: Cost, activation: Activation) -> bool:
@@ -70,9 +72,9 @@ def output_delta(cost: Cost, activation: Activation) -> OutputDelta:
     outer = None if cost.outer is None else record(cost.outer, "s")
     if is_matched(cost, activation):
         term = record(cost.matched_term or (lambda z, a, y: cost.term(a, y)), "z", "a", "y")
-        return OutputDelta(term, outer, record(lambda z, a, y, c: a - y, "z", "a", "y", "c"))  # BP1, matched
+        return OutputDelta(term, outer, record(lambda z, a, y, c: a - y, "z", "a", "y", "c"), cost.name)  # BP1, matched
     term = record(lambda z, a, y: cost.term(a, y), "z", "a", "y")
-    return OutputDelta(term, outer, unmatched_delta(cost, activation))
+    return OutputDelta(term, outer, unmatched_delta(cost, activation), cost.name)
 
 
 def unmatched_delta(cost: Cost, activation: Activation) -> Recording:

@@ -49,20 +49,18 @@ class Evaluation:
         n_models = p.theta.shape[0]
         batch = min(ROWS_AT_A_TIME, len(X))
         n_weights = 1 if sample_weight is None else len(sample_weight)
-        self.backend = backend
-        self.source = build_source(backend, X, targets, batch, sample_weight=sample_weight, mean=False)
-        self.clock = backend.empty((3,), np.int64)
-        self.tally = Tally(backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
+        source = build_source(backend, X, targets, batch, sample_weight=sample_weight, mean=False)
+        clock = backend.empty((3,), np.int64)
+        tally = Tally(backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
         ws = Workspace(backend, net, n_models, batch, n_weights=n_weights, in_place=True)
         formulas = output_delta(net.cost, net.activations[-1])
 
-        def step() -> None:
-            backend.gather_batch(self.source, self.clock, ws.batch, self.tally, None)
+        def step() -> None:  # which does not hold on to self: the buffers go when the last one lets go of it
+            backend.gather_batch(source, clock, ws.batch, tally, None)
             feedforward_to_output(backend, net, p, ws)
-            backend.evaluate(
-                formulas, net.activations[-1], ws.z[-1], p.b[-1], ws.a[-1], ws.batch, self.clock, self.tally
-            )
+            backend.evaluate(formulas, net.activations[-1], ws.z[-1], p.b[-1], ws.a[-1], ws.batch, clock, tally)
 
+        self.backend, self.source, self.clock, self.tally = backend, source, clock, tally
         self._step = backend.capture(step)
 
     def run(self) -> dict[str, Any]:

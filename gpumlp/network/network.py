@@ -65,7 +65,8 @@ class Network:
     dropout      share of hidden units dropped while training, for all hidden layers or one for each
     dtype        "float32" or "float64"
     backend      "auto", "numpy", "numba", "cuda"; device: "auto", "cpu", "cuda", "cuda:1"
-    precision    how products are computed, None for the dtype's own
+    precision    how products are computed, None for the dtype's own; "tf32" on cuda rounds their factors to 10 bits of
+                 mantissa
     seed         an int, or one for each model
     model_ids    the models' own numbers, 0 to n_models - 1 by default: everything random about a model depends on its
                  seed and its number alone, so that one of a stack can be run again by itself
@@ -115,13 +116,11 @@ class Network:
 
     def reset(self) -> None:
         """Draw the initial weights and biases again."""
-        sizes = self.architecture.sizes
-        for m, (seed, model_id) in enumerate(zip(self.seeds, self.model_ids, strict=True)):
-            source = generator(seed, model_id)
-            for l, (n_in, n_out) in enumerate(pairwise(sizes)):
-                W, b = draw_layer(self.initialiser, source, n_out, n_in)
-                self._put(W, self.parameters.W[l][m])
-                self._put(b, self.parameters.b[l][m])
+        sources = [generator(seed, model_id) for seed, model_id in zip(self.seeds, self.model_ids, strict=True)]
+        for l, (n_in, n_out) in enumerate(pairwise(self.sizes)):
+            W, b = zip(*(draw_layer(self.initialiser, source, n_out, n_in) for source in sources), strict=True)
+            self._put(np.stack(W, dtype=self.dtype), self.parameters.W[l])  # a device is slow at many small copies
+            self._put(np.stack(b, dtype=self.dtype), self.parameters.b[l])
 
     def _put(self, x: HostArray, out: Array) -> None:
         self.backend.copy(self.backend.asarray(x, self.backend.dtype), out)
@@ -178,11 +177,12 @@ class Network:
                  the same library
         Raises   ShapeError, DataError
         """
-        given, X = X, self._inputs(X)
-        on_device = is_on_device(X)
-        shape = (self.n_models, len(X), self.sizes[-1])
+        given = X
         ws: Workspace | None = None
         with self.backend.session():
+            X = self._inputs(given)
+            on_device = is_on_device(X)
+            shape = (self.n_models, len(X), self.sizes[-1])
             outputs = self.backend.empty(shape, what="the outputs") if on_device else np.empty(shape, self.dtype)
             for start in range(0, len(X), ROWS_AT_A_TIME):
                 rows = X[start : start + ROWS_AT_A_TIME]
@@ -201,8 +201,8 @@ class Network:
 
     def forward(self, X: Any) -> Forward:
         """Return z and a of every layer, on the host, for all rows of X (n_samples, in_features)."""
-        X = self._inputs(X)
         with self.backend.session():
+            X = self._inputs(X)
             ws = Workspace(self.backend, self.architecture, self.n_models, len(X))
             self._feed(X, ws)
         return Forward([self.backend.to_host(z) for z in ws.z], [self.backend.to_host(a) for a in ws.a])
@@ -220,11 +220,12 @@ class Network:
 
     def evaluate(self, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, HostArray]:
         """Return {"cost": (n_models,)} and, where Y names classes, "accuracy", the share of right answers."""
-        X, targets = self._check(X, Y)
-        weights = None
-        if sample_weight is not None:
-            weights = check_sample_weight(bring(sample_weight, "sample_weight", self.backend), len(X), self.n_models)
         with self.backend.session():
+            X, targets = self._check(X, Y)
+            weights = None
+            if sample_weight is not None:
+                sample_weight = bring(sample_weight, "sample_weight", self.backend)
+                weights = check_sample_weight(sample_weight, len(X), self.n_models)
             return Evaluation(self.backend, self.architecture, self.parameters, X, targets, weights).run()
 
     def backpropagate(self, X: Any, Y: Any, per_sample: bool = False) -> Gradients:
@@ -235,14 +236,14 @@ class Network:
         per_sample   gradients of each example instead of their mean
         Raises       ShapeError, DataError
         """
-        X, targets = self._check(X, Y)
         with self.backend.session():
+            X, targets = self._check(X, Y)
             return self._backpropagate(X, targets, per_sample)
 
     def _backpropagate(self, X: HostArray, targets: Targets, per_sample: bool) -> Gradients:
         backend, net, p = self.backend, self.architecture, self.parameters
         ws = Workspace(backend, net, self.n_models, len(X), backward=True)
-        grad = Parameters(backend, p.layout, self.n_models)
+        grad = Parameters(backend, p.layout, self.n_models, "the gradients")
         tally = Tally(backend.empty((4, self.n_models), np.float64))
         clock = backend.empty((3,), np.int64)
         for table in (tally.values, clock):

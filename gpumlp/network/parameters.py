@@ -53,9 +53,9 @@ class ParameterLayout:
 class Parameters:
     """A buffer theta (n_models, n_params) with its views W[l] (n_models, out, in) and b[l] (n_models, out)."""
 
-    def __init__(self, backend: Backend, layout: ParameterLayout, n_models: int) -> None:
+    def __init__(self, backend: Backend, layout: ParameterLayout, n_models: int, what: str = "the parameters") -> None:
         self.layout, self.backend = layout, backend
-        self.theta = backend.empty((n_models, layout.n_params))
+        self.theta = backend.empty((n_models, layout.n_params), what=what)
         backend.fill(self.theta, 0.0)
         views = self.views(self.theta)
         n_layers = len(layout.sizes) - 1

@@ -34,8 +34,8 @@ class Workspace:
     ) -> None:
         sizes, empty = architecture.sizes, backend.empty
         self.batch = Batch(
-            a0=empty((n_inputs, batch, sizes[0])),
-            y=empty((n_inputs, batch, sizes[-1])),
+            a0=empty((n_inputs, batch, sizes[0]), what="the inputs of a batch"),
+            y=empty((n_inputs, batch, sizes[-1]), what="the targets of a batch"),
             row_weight=empty((max(n_inputs, n_weights), batch)),
             scale=empty((max(n_inputs, n_weights),), np.float64),
         )
@@ -43,12 +43,14 @@ class Workspace:
         self.a: list[Array] = [self.batch.a0]  # a[l]: (n_models, batch, sizes[l])
         for l, n in enumerate(sizes[1:]):
             hidden = l < architecture.n_layers - 1
-            a = empty((n_models, batch, n))
+            a = empty((n_models, batch, n), what=f"a of layer {l}")
             shared = in_place and hidden and not reads_z(architecture.activations[l])
-            self.z.append(a if shared else empty((n_models, batch, n)))
+            self.z.append(a if shared else empty((n_models, batch, n), what=f"z of layer {l}"))
             self.a.append(a)
         self.delta: list[Array] = (
-            [empty((n_models, batch, n)) for n in sizes[1:]] if backward else []
+            [empty((n_models, batch, n), what=f"delta of layer {l}") for l, n in enumerate(sizes[1:])]
+            if backward
+            else []
         )  # delta[l]: (n_models, batch, sizes[l + 1])
 
 

@@ -43,7 +43,7 @@ class TrainingStep:
             in_place=True,
             backward=True,
         )
-        grad = Parameters(backend, p.layout, net.n_models)
+        grad = Parameters(backend, p.layout, net.n_models, "the gradients")
         keys = model_keys(net.seeds, net.model_ids)
         dropout = build_dropout(backend, net.dropout, net.sizes, net.n_models, source.batch, keys, clock)
 

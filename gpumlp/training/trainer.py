@@ -214,14 +214,8 @@ class _Run:
         self.numbers.skip[:] = trainer.has_diverged  # a monitor stops one fit only
         if self.numbers.skip.all():
             raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
-        X = check_inputs(bring(X, "X", self.backend), self.net.architecture)
-        targets = check_targets(bring(Y, "Y", self.backend), len(X), self.net.architecture, self.net.dtype)
-        weights = None
-        if sample_weight is not None:
-            sample_weight = bring(sample_weight, "sample_weight", self.backend)
-            weights = check_sample_weight(sample_weight, len(X), self.net.n_models)
-        self.order = None if order is None else check_order(order, self.epochs, len(X))
-        self.source = self._build_source(X, targets, weights)
+        with self.backend.session():
+            targets = self._bring_data(X, Y, sample_weight, order)
         n_models = self.net.n_models
         self.tally = Tally(self.backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
         self.numbers.factors = np.ones(self.source.n_steps)
@@ -239,6 +233,18 @@ class _Run:
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
         self.last_finite = _Keeper(self.net)
+
+    def _bring_data(self, X: Any, Y: Any, sample_weight: Any, order: Any) -> Targets:
+        """Check the user's arrays, make the training set of them, and return the targets."""
+        net, backend = self.net, self.backend
+        X = check_inputs(bring(X, "X", backend), net.architecture)
+        targets = check_targets(bring(Y, "Y", backend), len(X), net.architecture, net.dtype)
+        weights = None
+        if sample_weight is not None:
+            weights = check_sample_weight(bring(sample_weight, "sample_weight", backend), len(X), net.n_models)
+        self.order = None if order is None else check_order(order, self.epochs, len(X))
+        self.source = self._build_source(X, targets, weights)
+        return targets
 
     def _build_source(self, X: HostArray, targets: Targets, weights: HostArray | None) -> BatchSource:
         """Return the training set with the order in which its rows come."""
@@ -268,11 +274,11 @@ class _Run:
         if not (isinstance(validation, tuple | list) and len(validation) == 2):
             raise ConfigurationError("validation: expected a pair (X, Y)")
         net = self.net
-        X, Y = (bring(v, f"validation {name}", self.backend) for v, name in zip(validation, "XY", strict=True))
-        X = check_inputs(X, net.architecture, "validation X")
-        targets = check_targets(Y, len(X), net.architecture, net.dtype, "validation Y")
         self.validation_X = validation[0]
         with self.backend.session():
+            X, Y = (bring(v, f"validation {name}", self.backend) for v, name in zip(validation, "XY", strict=True))
+            X = check_inputs(X, net.architecture, "validation X")
+            targets = check_targets(Y, len(X), net.architecture, net.dtype, "validation Y")
             return validation[1], Evaluation(self.backend, net.architecture, net.parameters, X, targets)
 
     def run(self) -> History:
@@ -401,10 +407,13 @@ class _Run:
             )
 
     def _predictions(self) -> tuple[Any, Any]:
-        """Return targets and outputs of the validation set."""
+        """Return targets and outputs of the validation set, on the host."""
         if self.validation is None:
             raise ConfigurationError("a metric of the validation set needs fit(..., validation=(X, Y))")
-        return self.validation_Y, self.net.predict(self.validation_X)
+        return self._on_host(self.validation_Y), self._on_host(self.net.predict(self.validation_X))
+
+    def _on_host(self, x: Any) -> Any:
+        return self.backend.to_host(self.backend.asarray(x)) if is_on_device(x) else x
 
 
 class _Keeper(WeightKeeper):
@@ -412,7 +421,7 @@ class _Keeper(WeightKeeper):
 
     def __init__(self, net: Network) -> None:
         self._backend, self._theta = net.backend, net.parameters.theta
-        self._kept = net.backend.empty(tuple(self._theta.shape))
+        self._kept = net.backend.empty(tuple(self._theta.shape), what="a copy of the parameters")
 
     def save(self, models: Any) -> None:
         self._move(models, self._theta, self._kept)
@@ -421,11 +430,12 @@ class _Keeper(WeightKeeper):
         self._move(models, self._kept, self._theta)
 
     def _move(self, models: Any, src: Any, out: Any) -> None:
-        if models.all():
-            self._backend.copy(src, out)
-        else:
-            for m in np.flatnonzero(models):
-                self._backend.copy(src[m], out[m])
+        chosen = np.flatnonzero(models)
+        with self._backend.session():
+            for run in np.split(chosen, np.flatnonzero(np.diff(chosen) > 1) + 1):  # of neighbours: a copy for each run
+                if run.size:
+                    part = slice(int(run[0]), int(run[-1]) + 1)
+                    self._backend.copy(src[part], out[part])
 
 
 def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network) -> StepNumbers:

@@ -77,7 +77,7 @@ def _hidden_delta(real):
 def _output_delta(real):
     for cost, f in product(COSTS.definitions(), ACTIVATIONS.definitions()):
         if fits(cost, f):
-            arguments = (output_delta(cost, f), f, real, cost.name)
+            arguments = (output_delta(cost, f), f, real)
             yield _make("output_delta", arguments, real, f"cost {cost.name}", f"activation {f.name}")
 
 

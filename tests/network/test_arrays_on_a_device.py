@@ -117,6 +117,20 @@ def test_nothing_of_the_size_of_the_data_passes_through_the_host(cupy):
     assert (X_kept == X).all()
 
 
+def test_a_metric_sees_arrays_of_the_host(cupy):
+    seen = []
+
+    def share(Y, outputs):
+        seen.append((type(Y), type(outputs)))
+        return (outputs.argmax(axis=1) == Y).mean()
+
+    X, y = (cupy.asarray(v) for v in problem())
+    metric = gpumlp.Metric("share", share)
+    history = gpumlp.Trainer(network()).fit(X, y, 1, validation=(X, y), monitors=[metric])
+    assert seen == 2 * [(np.ndarray, np.ndarray)]
+    assert np.allclose(history["share"], history["validation_accuracy"])
+
+
 def test_regression_targets_may_lie_on_the_device(cupy):
     X, _ = problem()
     Y = np.tanh(X[:, :2])

@@ -42,9 +42,10 @@ class Arena:
         """Return the scratch buffer (n,) of one use; kernels run in order, so all of that use and size share it."""
         key = (use, n, np.dtype(dtype).name)
         if key not in self._scratch:
-            self._scratch[key] = self.empty((n,), dtype, f"scratch of {use}")
+            buffer = self.empty((n,), dtype, f"scratch of {use}")
             if zeroed:
-                self._scratch[key].fill(0)
+                buffer.fill(0)
+            self._scratch[key] = buffer  # at the end: Ctrl-C must not leave tickets that are not zero
         return self._scratch[key]
 
     def _refusal(self, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> OutOfMemory:

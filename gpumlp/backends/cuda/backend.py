@@ -19,7 +19,7 @@ from gpumlp.backends.cuda.device import Device, open_device
 from gpumlp.backends.cuda.gemm import Gemm
 from gpumlp.backends.cuda.graph import CapturedStep
 from gpumlp.backends.cuda.modules import Modules
-from gpumlp.backends.cuda.sources import HIT_KINDS, Source
+from gpumlp.backends.cuda.sources import C_TYPES, HIT_KINDS, Source
 from gpumlp.backends.protocol import Array, Batch, BatchSource, Dropout, StepNumbers, Tally
 from gpumlp.errors import DataError
 from gpumlp.formulas.activations import Activation
@@ -32,6 +32,7 @@ THREADS = 256
 ROW_THREADS = 128  # of kernels that go row by row
 MAX_BLOCKS = 2048  # of kernels that walk over their range: some waves on the largest devices
 MAX_CHUNKS = 64  # chunks of rows whose sums are added at the end
+ENOUGH_BLOCKS = 256  # some for each multiprocessor; where there are fewer, a block takes fewer rows
 
 
 @lru_cache(maxsize=8)
@@ -69,10 +70,10 @@ class CudaBackend:
             if is_on_device(x):
                 return self._adopt(x, dtype, what)
             host = np.ascontiguousarray(x, dtype=dtype)
-            if host.dtype == np.float16 or not host.dtype.isnative:
-                host = host.astype(np.float32 if host.dtype == np.float16 else host.dtype.newbyteorder("="))
+            host = host.astype(readable(host.dtype), copy=False)
             out = self._arena.empty(host.shape, host.dtype, what)
             out.set(host)
+            self._device.stream.synchronize()  # the host's memory may be pinned, and change as soon as this returns
             return out
 
     def to_host(self, x: Array) -> Any:
@@ -269,8 +270,10 @@ class CudaBackend:
         n_models, batch, features = delta.shape
         width = 16 // self.dtype.itemsize
         lanes = power_of_two(ceil_div(features, width), 32)
-        n_tiles = ceil_div(features, lanes * width)
-        rows_of_chunk = max(16 * THREADS // lanes, ceil_div(batch, MAX_CHUNKS))
+        n_tiles, strands = ceil_div(features, lanes * width), THREADS // lanes
+        # by the sizes of a model alone, so that its sums are the same in any stack
+        rows_of_chunk = min(max(ceil_div(batch * n_tiles, ENOUGH_BLOCKS), strands), 16 * strands)
+        rows_of_chunk = max(rows_of_chunk, ceil_div(batch, MAX_CHUNKS))
         n_chunks = ceil_div(batch, rows_of_chunk)
         self._launch(
             sources.hidden_delta(activation, self.dtype, dropout is not None),
@@ -414,7 +417,7 @@ class CudaBackend:
                 f'device="cuda:{array.device.id}", or copy the array there'
             )
         if dtype is None and array.dtype == np.float16:
-            dtype = np.float32
+            dtype = readable(array.dtype)
         with self._arena.room_for(array.shape, array.dtype if dtype is None else dtype, what):
             return cupy.ascontiguousarray(array, dtype=dtype)
 
@@ -443,7 +446,7 @@ class CudaBackend:
         """Return the blocks and the arguments that output_delta and evaluate have in common."""
         n_models, rows, n_out = z.shape
         group = power_of_two(n_out, 32)
-        rows_of_chunk = max(4 * ROW_THREADS // group, ceil_div(rows, MAX_CHUNKS))
+        rows_of_chunk = max(ROW_THREADS // group, ceil_div(rows, MAX_CHUNKS))
         blocks = n_models * ceil_div(rows, rows_of_chunk)
         kind = "NO_HITS" if not tally.counts_hits else "BY_LARGEST" if tally.threshold is None else "BY_THRESHOLD"
         return blocks, {
@@ -465,6 +468,14 @@ class CudaBackend:
             "a": a,
             "tally": tally.values,
         }
+
+
+def readable(dtype: Any) -> Any:
+    """Return the nearest dtype that kernels can read: of halves, float32; of what is longer than double, float64."""
+    native = np.dtype(dtype).newbyteorder("=")
+    if native.name in C_TYPES or native.kind != "f":
+        return native
+    return np.dtype(np.float32 if native == np.float16 else np.float64)
 
 
 def ceil_div(n: int, d: int) -> int:

@@ -17,6 +17,7 @@ from gpumlp.errors import BackendUnavailable, readable_bytes
 
 INSTALL = 'pip install "gpumlp[cuda13]", or gpumlp[cuda12] for a driver older than 580'
 MEBIBYTE = 2**20
+PROBE = 'extern "C" __global__ void probe() {}'
 
 
 @lru_cache(maxsize=1)
@@ -56,6 +57,7 @@ class Device:
     stream    does everything in order; does not wait for the legacy default stream
     cublas    handle of nvmath.bindings.cublas, bound to the stream and a workspace for good
     kept      what must live as long as the handle
+    errors    what runtime, driver and cuBLAS raise
     """
 
     number: int
@@ -65,9 +67,9 @@ class Device:
     stream: Any
     cublas: int
     kept: tuple[Any, ...]
+    errors: tuple[type[Exception], ...]
     lock: threading.RLock
     process: int
-    depth: int = 0
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -75,20 +77,19 @@ class Device:
         forked = self.why_forked()
         if forked:
             raise BackendUnavailable(f'backend "cuda" {forked}; or use backend="numpy"')
+        cuda = self.cupy.cuda
         with self.lock:
-            if self.depth:
+            if cuda.get_current_stream().ptr == self.stream.ptr:  # within another session, and nothing between the two
                 yield
                 return
-            with self.cupy.cuda.Device(self.number):
-                caller = self.cupy.cuda.get_current_stream()
-                self.stream.wait_event(caller.record())
-                self.depth += 1
+            with cuda.Device(self.number):
+                caller = cuda.get_current_stream()
+                self.stream.wait_event(caller.record(cuda.Event(disable_timing=True)))
                 try:
                     with self.stream:
                         yield
                 finally:
-                    self.depth -= 1
-                    caller.wait_event(self.stream.record())
+                    caller.wait_event(self.stream.record(cuda.Event(disable_timing=True)))
 
     def why_forked(self) -> str:
         """Return why the device cannot be used if this process is a fork of the one that opened it; "" if it can."""
@@ -134,12 +135,15 @@ def _open(number: int) -> Device:
             name = properties["name"].decode()
             stream = cupy.cuda.Stream(non_blocking=True)
             capability = current.compute_capability
+            _check_compiler(cupy, name)
             cublas, kept = _open_cublas(cupy, stream, int(capability))
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise BackendUnavailable(
             f"cannot open cuda:{number} ({_first_line(error)}): see in nvidia-smi whether other processes hold it"
         ) from error
-    return Device(number, name, capability, cupy, stream, cublas, kept, threading.RLock(), os.getpid())
+    cublas_error = import_module("nvmath.bindings.cublas").cuBLASError
+    errors = (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError, cublas_error)
+    return Device(number, name, capability, cupy, stream, cublas, kept, errors, threading.RLock(), os.getpid())
 
 
 def _count_devices(cupy: Any) -> int:
@@ -170,6 +174,20 @@ def _check_nvrtc(cupy: Any) -> None:
     except Exception as error:  # the loader of the binding raises whatever it met
         raise BackendUnavailable(
             f"cannot load NVRTC, which compiles kernels ({_first_line(error)}): {INSTALL}, which brings it"
+        ) from error
+
+
+def _check_compiler(cupy: Any, name: str) -> None:
+    """Raise BackendUnavailable unless a kernel can be compiled for the current device and loaded.
+
+    CUDA's headers may be missing, NVRTC or the driver too old for the device: "auto" has to know before it chooses.
+    """
+    try:
+        cupy.RawModule(code=PROBE).get_function("probe")
+    except Exception as error:  # CuPy, NVRTC and the driver each have their own
+        raise BackendUnavailable(
+            f"cannot compile a kernel for {name} ({_first_line(error)}): {INSTALL}, which brings NVRTC and the headers "
+            "that it needs"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from gpumlp.backends.cuda.device import Device
@@ -24,39 +25,39 @@ class CapturedStep:
         self._device, self._step = device, step
         self.kept = kept
         self.graph: Any = None
-        self._next = self._first
+        self._may_record, self._has_run = not without_graphs(), False
 
     def __call__(self) -> None:
         """Perform the next step."""
-        self._next()
-
-    def _first(self) -> None:
-        self._step()
-        self._next = self._step if without_graphs() else self._second
-
-    def _second(self) -> None:
-        self.graph = self._record()
-        self._launch()
-        self._next = self._launch
-
-    def _launch(self) -> None:
-        self.graph.launch(self._device.stream)
+        if self.graph is None and self._has_run and self._may_record:
+            self.graph = self._record()
+        if self.graph is not None:
+            self.graph.launch(self._device.stream)
+        else:
+            self._step()
+            self._has_run = True
 
     def _record(self) -> Any:
-        runtime, stream = self._device.cupy.cuda.runtime, self._device.stream
         try:
-            stream.begin_capture()
-            try:
-                self._step()
-            finally:
-                graph = stream.end_capture()
-        except runtime.CUDARuntimeError as error:
+            return self._capture()
+        except self._device.errors as error:
             raise BackendUnavailable(
                 f'backend "cuda": {self._device.name} could not record a step as a graph ({error}); '
                 "GPUMLP_CUDA_GRAPHS=off launches each kernel by itself; please report it with what "
                 "`gpumlp doctor` writes"
             ) from error
-        return graph
+
+    def _capture(self) -> Any:
+        """Return the graph of a step; leave the stream, which all share, not capturing, whatever comes: Ctrl-C, too."""
+        stream = self._device.stream
+        try:
+            stream.begin_capture()
+            self._step()
+            return stream.end_capture()
+        except BaseException:
+            with suppress(Exception):  # what came first is told, not what it made of the capture
+                stream.end_capture()
+            raise
 
 
 def without_graphs() -> bool:

@@ -137,7 +137,7 @@ def hidden_delta(activation: Activation, dtype: Any, dropout: bool) -> Source:
 
 
 @lru_cache(maxsize=512)
-def output_delta(formulas: OutputDelta, activation: Activation, dtype: Any, cost_name: str = "") -> Source:
+def output_delta(formulas: OutputDelta, activation: Activation, dtype: Any) -> Source:
     """Return the module of the output layer with its cost."""
     functions = [] if is_softmax(activation) else [cuda_function(record(activation.value, "z"), "activation_value")]
     outer = formulas.outer or record(lambda s: s, "s")
@@ -146,7 +146,7 @@ def output_delta(formulas: OutputDelta, activation: Activation, dtype: Any, cost
         cuda_function(outer, "cost_outer"),
         cuda_function(weighted_delta(formulas.delta), "output_delta_value"),
     ]
-    made_for = f"{cost_name} {activation.name}".strip()
+    made_for = f"{formulas.cost} {activation.name}"
     return paste("output_delta.cu", made_for, dtype, functions, [("SOFTMAX", int(is_softmax(activation)))])
 
 

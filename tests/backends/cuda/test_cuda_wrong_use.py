@@ -214,7 +214,7 @@ def test_an_array_without_room_says_how_much_for_what_and_what_is_free():
     with pytest.raises(OutOfMemory) as raised:
         b.empty((3, HUGE, HUGE), what="the state of adam")
     needs, _, rest = str(raised.value).partition(", ")
-    assert needs == "the state of adam needs 48 TiB (3 x 2097152 x 2097152 values of float32)"
+    assert needs == "no room for the state of adam: 48 TiB needed (3 x 2097152 x 2097152 values of float32)"
     assert rest.startswith(b._device.name)
     assert rest.endswith("free; take a smaller batch_size, fewer models or smaller layers")
     assert isinstance(raised.value, MemoryError)
@@ -222,7 +222,9 @@ def test_an_array_without_room_says_how_much_for_what_and_what_is_free():
 
 
 def test_a_network_without_room_says_so_and_leaves_the_device_as_it_was():
-    with pytest.raises(OutOfMemory, match=r"needs 8 TiB .*free; take a smaller batch_size"):
+    with pytest.raises(
+        OutOfMemory, match=r"no room for the parameters: 8 TiB needed .*free; take a smaller batch_size"
+    ):
         gpumlp.Network((HUGE, HUGE // 4), backend="cuda", dtype="float64", initialiser="zeros")
     net = gpumlp.Network((4, 2), backend="cuda")
     assert np.allclose(net.predict(draw(1, 5, 4)).sum(axis=2), 1)
@@ -260,11 +262,11 @@ def test_arrays_of_every_kind_say_what_they_are_for():
     said = run_python(["-c", TIGHT], GPUMLP_TEST_DEVICE="emulated", EMULATED_GPU_MEMORY_MB="100").splitlines()
     free = " of 100 MiB free; take a smaller batch_size, fewer models or smaller layers"
     assert [line.partition(" values")[0] for line in said[:3]] == [
-        "X needs 24 MiB (3 x 2 x 1048576",
-        "Y needs 32 MiB (4194304",
-        "scratch of sums needs 4 GiB (1073741824",
+        "no room for X: 24 MiB needed (3 x 2 x 1048576",
+        "no room for Y: 32 MiB needed (4194304",
+        "no room for scratch of sums: 4 GiB needed (1073741824",
     ]
-    assert " needs 11.44 MiB (1 x 3000 x 1000 values of float32)" in said[3]  # of the network's own
+    assert ": 11.44 MiB needed (1 x 3000 x 1000 values of float32)" in said[3]  # of the network's own
     assert said[4:] == ["goes on"]
     assert all(line.endswith(free) for line in said[:-1])
 
