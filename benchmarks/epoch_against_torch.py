@@ -1,6 +1,7 @@
 """One epoch of MNIST, 784-128-10, mini-batches of 64, Adam, float32: gpumlp beside PyTorch eager on the same CPU.
 
-    python benchmarks/epoch_against_torch.py --data FOLDER [--epochs 15] [--torch-python PYTHON]
+    python benchmarks/epoch_against_torch.py --data FOLDER [--epochs 15] [--backend numpy]
+        [--torch-python PYTHON]
 
 Each library has a process of its own; the two take turns, epoch by epoch, so that both meet the same machine. Both hold
 the data in memory and index a permuted batch; PyTorch runs its defaults, and beside them its fused Adam.
@@ -31,11 +32,11 @@ def mnist(folder: str | None):
     return table.X.astype(np.float32) / 255, table.y.astype(np.int64)
 
 
-def gpumlp_epochs(folder):
+def gpumlp_epochs(folder, backend):
     import gpumlp
 
     X, Y = mnist(folder)
-    trainer = gpumlp.Trainer(gpumlp.Network((784, 128, 10), backend="numpy"), batch_size=64)
+    trainer = gpumlp.Trainer(gpumlp.Network((784, 128, 10), backend=backend), batch_size=64)
     trainer.fit(X[:640], Y[:640], epochs=1)
     while True:
         history = trainer.fit(X, Y, epochs=1)
@@ -62,9 +63,9 @@ def torch_epochs(folder, fused):
         yield perf_counter() - began, total
 
 
-def serve(library: str, folder: str | None) -> None:
+def serve(library: str, folder: str | None, backend: str) -> None:
     """Run one epoch for each line on stdin."""
-    epochs = gpumlp_epochs(folder) if library == "gpumlp" else torch_epochs(folder, library == "torch fused")
+    epochs = gpumlp_epochs(folder, backend) if library == "gpumlp" else torch_epochs(folder, library == "torch fused")
     for _ in sys.stdin:
         print(json.dumps(next(epochs)), flush=True)
 
@@ -73,17 +74,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data")
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--backend", default="numpy", help="of gpumlp")
     parser.add_argument("--torch-python", default=sys.executable, help="a Python that has PyTorch")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        serve(given.serve, given.data)
+        serve(given.serve, given.data, given.backend)
         return
     libraries = ("gpumlp", "torch", "torch fused")
     processes = {}
     for name in libraries:
         python = sys.executable if name == "gpumlp" else given.torch_python
-        command = [python, __file__, "--serve", name, *(["--data", given.data] if given.data else [])]
+        command = [python, __file__, "--serve", name, "--backend", given.backend]
+        command += ["--data", given.data] if given.data else []
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
         processes[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

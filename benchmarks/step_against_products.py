@@ -1,6 +1,7 @@
 """A whole training step beside its matrix products alone, on the CPU.
 
     python benchmarks/step_against_products.py [--sizes 784,1024,1024,10] [--batch 256] [--optimizer adam] [--rounds 15]
+        [--backend numpy]
 
 The products are those of the step - forward, weight gradients, deltas - on arrays of the same shapes, by NumPy with the
 threads that its BLAS takes by itself. Steps and products take turns in one process, some at a time.
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="784,1024,1024,10")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--optimizer", default="adam")
+    parser.add_argument("--backend", default="numpy")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=40, help="steps of a round")
     given = parser.parse_args()
@@ -48,7 +50,7 @@ def main() -> None:
     source = np.random.default_rng(0)
     rows = given.batch * given.steps
     X, Y = source.random((rows, sizes[0]), np.float32), source.integers(0, sizes[-1], rows)
-    net = gpumlp.Network(sizes, backend="numpy")
+    net = gpumlp.Network(sizes, backend=given.backend)
     trainer = gpumlp.Trainer(net, given.optimizer, batch_size=given.batch)
     run = products(sizes, given.batch)
     steps, alone = [], []

@@ -14,6 +14,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 BACKENDS = [
     pytest.param("numpy"),
+    pytest.param("numba"),
     pytest.param("cuda"),
 ]
 DEVICE = pytest.StashKey[devices.Device]()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import threads
-from gpumlp.backends.numpy_batches import gather_launch
+from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch
 from gpumlp.backends.numpy_elementwise import Elementwise, blocks
 from gpumlp.backends.protocol import (
     COST,
@@ -98,7 +98,9 @@ class NumpyBackend:
         self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
     ) -> None:
         """Bring the rows of this step, their weights and the step's numbers."""
-        self._launch(gather_launch(source, clock, batch, tally, numbers, self._elementwise.block_size))
+        takers = [take_launch(source.X, batch.a0, self._elementwise.block_size), target_launch(source, batch.y)]
+        window = RowWindow(source, len(batch.a0))
+        self._launch(gather_launch(source, clock, batch, tally, numbers, window, takers))
 
     # ---------------------------------------------------------------- forward
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ from gpumlp.randomness import feistel, streams
 
 PIECE = 8192  # positions or numbers computed at a time: no temporary is longer
 Launch = Callable[[], object]
+Taker = Callable[[Any, int], object]  # taker(rows, at): bring those rows of a window that begin at `at`
 
 
 class RowWindow:
@@ -47,26 +48,27 @@ class RowWindow:
 
 
 def gather_launch(
-    source: BatchSource, clock: Any, batch: Batch, tally: Tally, numbers: StepNumbers | None, block_size: int
+    source: BatchSource,
+    clock: Any,
+    batch: Batch,
+    tally: Tally,
+    numbers: StepNumbers | None,
+    window: RowWindow,
+    takers: Sequence[Taker],
 ) -> Launch:
-    """Return the function that fills the buffers of `batch` with the rows of the step that the clock names."""
-    n_orders = len(batch.a0)
-    window = RowWindow(source, n_orders)
+    """Return the function that fills the buffers of `batch` with the rows of the step that the clock names.
+
+    takers   what fills a0 and y
+    """
     size = source.batch
-    takers = [
-        (order, take_launch(source.X, batch.a0[order], block_size), target_launch(source, batch.y[order]))
-        for order in range(n_orders)
-    ]
     weigh = weight_launch(source, batch, tally)
     set_numbers = None if numbers is None else numbers_launch(numbers, source, clock)
 
     def launch() -> None:
         position = int(clock[POSITION])
         rows, at = window.rows_at(int(clock[EPOCH]), position)
-        for order, take_inputs, take_targets in takers:
-            these = rows[order, at : at + size]
-            take_inputs(these)
-            take_targets(these)
+        for take in takers:
+            take(rows, at)
         weigh(rows[:, at : at + size], min(size, source.n_rows - position))
         if set_numbers is not None:
             set_numbers()
@@ -74,32 +76,41 @@ def gather_launch(
     return launch
 
 
-def take_launch(x: Any, out: Any, block_size: int) -> Callable[[Any], object]:
-    """Return a function rows -> None that copies rows of `x` into `out`, casting them if need be."""
+def take_launch(x: Any, out: Any, block_size: int) -> Taker:
+    """Return the taker that copies rows of `x` into `out` (n_orders, batch, n), casting them if need be."""
+    n_orders, size, n = out.shape
     if x.dtype == out.dtype:
-        return lambda rows: x.take(rows, 0, out, "clip")
-    step = max(1, block_size // max(1, x.shape[1]))
-    staging = np.empty((min(step, len(out)), x.shape[1]), x.dtype)
 
-    def take(rows: Any) -> None:
-        for start in range(0, len(out), step):
-            part = staging[: min(step, len(out) - start)]
-            x.take(rows[start : start + step], 0, part, "clip")
-            np.copyto(out[start : start + step], part, casting="unsafe")
+        def take(rows: Any, at: int) -> None:
+            for order in range(n_orders):
+                x.take(rows[order, at : at + size], 0, out[order], "clip")
 
-    return take
+        return take
+    step = max(1, block_size // max(1, n))
+    staging = np.empty((min(step, size), n), x.dtype)
+
+    def take_and_cast(rows: Any, at: int) -> None:
+        for order in range(n_orders):
+            for start in range(0, size, step):
+                part = staging[: min(step, size - start)]
+                x.take(rows[order, at + start : at + min(start + step, size)], 0, part, "clip")
+                np.copyto(out[order, start : start + step], part, casting="unsafe")
+
+    return take_and_cast
 
 
-def target_launch(source: BatchSource, y: Any) -> Callable[[Any], object]:
-    """Return a function rows -> None that writes the targets of these rows: rows of Y, or the codes of labels."""
-    codes = source.codes
-    if codes is None:
-        return lambda rows: source.Y.take(rows, 0, y, "clip")
-    labels = np.empty(len(y), source.Y.dtype)
+def target_launch(source: BatchSource, y: Any) -> Taker:
+    """Return the taker that writes the targets of rows into y (n_orders, batch, n_out): rows of Y, or labels' codes."""
+    codes, size = source.codes, y.shape[1]
+    labels = np.empty(size, source.Y.dtype)
 
-    def take(rows: Any) -> None:
-        source.Y.take(rows, 0, labels, "clip")
-        codes.take(labels, 0, y, "clip")
+    def take(rows: Any, at: int) -> None:
+        for order, these in enumerate(rows[:, at : at + size]):
+            if codes is None:
+                source.Y.take(these, 0, y[order], "clip")
+            else:
+                source.Y.take(these, 0, labels, "clip")
+                codes.take(labels, 0, y[order], "clip")
 
     return take
 

@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -53,6 +56,10 @@ def get_backend(
         from gpumlp.backends.cuda.backend import CudaBackend
 
         return CudaBackend(dtype, precision, number)
+    if name == "numba":
+        from gpumlp.backends.numba_backend import NumbaBackend
+
+        return NumbaBackend(dtype)
     return NumpyBackend(dtype)
 
 
@@ -125,7 +132,21 @@ def why_unavailable(name: str, number: int = 0) -> str:
         from gpumlp.backends.cuda.device import why_unavailable as why_no_device
 
         return why_no_device(number)
-    return "" if name == "numpy" else "is not part of this version of gpumlp"
+    if name == "numba":
+        return why_no_numba()
+    return ""
+
+
+@cache
+def why_no_numba() -> str:
+    """Return why Numba cannot be used, "" if it can; it is loaded only once a backend needs it."""
+    if find_spec("numba") is None:
+        return 'needs Numba, which is not installed; install it: pip install "gpumlp[cpu]"'
+    try:
+        import_module("gpumlp.backends.numba_backend")
+    except ImportError as error:  # a Numba that does not take the installed NumPy says so here
+        return f"cannot load Numba ({error})"
+    return ""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A recording as text: CUDA C++ for the kernels, and Python that computes on NumPy arrays without allocating."""
+"""A recording as text: CUDA C++ for the kernels, Python that Numba compiles, and Python on whole NumPy arrays."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ RESERVED = frozenset(
     export extern false float for friend goto if inline int long mutable namespace new not operator or private protected
     public real register return short signed sizeof static struct switch template this throw true try typedef typename
     union unsigned using virtual void volatile while xor pow fabs select copyto maximum minimum inf nan
+    abs
     """.split()  # noqa: SIM905
 )
 
@@ -71,6 +72,34 @@ def cuda_constant(value: float, kind: str = "real") -> str:
     else:
         text = str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
     return f"{kind}({text})"
+
+
+# ---------------------------------------------------------------- Numba
+
+
+def numba_function(recording: Recording, name: str) -> str:
+    """Return a Python function on single numbers that computes the recording, for Numba to compile.
+
+    It returns one result, or a tuple of several. Its constants are written real(...), so that formulas in float32 stay
+    in float32; the words are global names.
+    """
+    spelled: dict[int, str] = {}
+    lines: list[str] = []
+    names = safe_names(recording.inputs)
+    for number in recording.live():
+        operation = recording.operations[number]
+        if operation.word == INPUT:
+            spelled[number] = names[operation.name]
+        elif operation.word == CONSTANT:
+            spelled[number] = f"real({operation.value!r})"
+        else:
+            word = WORDS[operation.word]
+            arguments = [spelled[i] for i in operation.arguments]
+            spelled[number] = f"t{len(lines)}"
+            expression = word.numba.format(*arguments) if word.numba else f"{word.name}({', '.join(arguments)})"
+            lines.append(f"{spelled[number]} = {expression}")
+    lines.append(f"return {', '.join(spelled[i] for i in recording.outputs)}")
+    return "\n".join([f"def {name}({', '.join(names.values())}):", *(f"    {line}" for line in lines)]) + "\n"
 
 
 # ---------------------------------------------------------------- NumPy

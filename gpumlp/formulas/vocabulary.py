@@ -1,4 +1,4 @@
-"""The words that a formula may use: one row a word, with its NumPy and CUDA spelling and its derivative.
+"""The words that a formula may use: one row a word, with its NumPy, CUDA and Numba spelling and its derivative.
 
 On arrays and numbers a word computes; on Terms it records.
 """
@@ -24,6 +24,7 @@ class Word:
     numpy      the function that computes it on arrays
     cuda       the C++ expression, {0} {1} {2} standing for the arguments
     partials   the derivative with respect to each argument
+    numba      the Python expression that Numba compiles; "": the word is a function of that name
     ulp        how far the C++ library may lie from NumPy, in units in the last place
     """
 
@@ -31,6 +32,7 @@ class Word:
     numpy: Callable[..., Any]
     cuda: str
     partials: Partials
+    numba: str = ""
     ulp: int = 4
 
 
@@ -42,19 +44,22 @@ def no_partials(x: tuple[Any, ...], y: Any) -> tuple[Any, ...]:
 WORDS: dict[str, Word] = {
     word.name: word
     for word in (
-        Word("add", np.add, "{0} + {1}", lambda x, y: (1, 1)),
-        Word("subtract", np.subtract, "{0} - {1}", lambda x, y: (1, -1)),
-        Word("multiply", np.multiply, "{0} * {1}", lambda x, y: (x[1], x[0])),
-        Word("divide", np.divide, "{0} / {1}", lambda x, y: (1 / x[1], -y / x[1])),
-        Word("negative", np.negative, "-{0}", lambda x, y: (-1,)),
-        Word("power", np.power, "pow({0}, {1})", lambda x, y: (x[1] * power(x[0], x[1] - 1), log(x[0]) * y)),
+        Word("add", np.add, "{0} + {1}", lambda x, y: (1, 1), "{0} + {1}"),
+        Word("subtract", np.subtract, "{0} - {1}", lambda x, y: (1, -1), "{0} - {1}"),
+        Word("multiply", np.multiply, "{0} * {1}", lambda x, y: (x[1], x[0]), "{0} * {1}"),
+        Word("divide", np.divide, "{0} / {1}", lambda x, y: (1 / x[1], -y / x[1]), "{0} / {1}"),
+        Word("negative", np.negative, "-{0}", lambda x, y: (-1,), "-{0}"),
+        Word(
+            "power", np.power, "pow({0}, {1})", lambda x, y: (x[1] * power(x[0], x[1] - 1), log(x[0]) * y), "{0} ** {1}"
+        ),
         # at 0 the derivative from the right, as a formula takes it that says where(z < 0, ..., ...)
-        Word("absolute", np.absolute, "fabs({0})", lambda x, y: (where(x[0] < 0, -1, 1),)),
+        Word("absolute", np.absolute, "fabs({0})", lambda x, y: (where(x[0] < 0, -1, 1),), "abs({0})"),
         Word(
             "sign",  # keeps NaN, as NumPy's does
             np.sign,
             "({0} > real(0) ? real(1) : ({0} < real(0) ? real(-1) : {0}))",
             no_partials,
+            "(real(1) if {0} > real(0) else (real(-1) if {0} < real(0) else {0}))",
         ),
         Word("exp", np.exp, "exp({0})", lambda x, y: (y,)),
         Word("expm1", np.expm1, "expm1({0})", lambda x, y: (y + 1,)),
@@ -64,13 +69,19 @@ WORDS: dict[str, Word] = {
         Word("sin", np.sin, "sin({0})", lambda x, y: (cos(x[0]),)),
         Word("cos", np.cos, "cos({0})", lambda x, y: (-sin(x[0]),)),
         Word("tanh", np.tanh, "tanh({0})", lambda x, y: (1 - y * y,)),
-        Word("less", np.less, "{0} < {1}", no_partials),
-        Word("less_equal", np.less_equal, "{0} <= {1}", no_partials),
-        Word("greater", np.greater, "{0} > {1}", no_partials),
-        Word("greater_equal", np.greater_equal, "{0} >= {1}", no_partials),
-        Word("equal", np.equal, "{0} == {1}", no_partials),
-        Word("not_equal", np.not_equal, "{0} != {1}", no_partials),
-        Word("where", np.where, "({0} ? {1} : {2})", lambda x, y: (None, where(x[0], 1, 0), where(x[0], 0, 1))),
+        Word("less", np.less, "{0} < {1}", no_partials, "{0} < {1}"),
+        Word("less_equal", np.less_equal, "{0} <= {1}", no_partials, "{0} <= {1}"),
+        Word("greater", np.greater, "{0} > {1}", no_partials, "{0} > {1}"),
+        Word("greater_equal", np.greater_equal, "{0} >= {1}", no_partials, "{0} >= {1}"),
+        Word("equal", np.equal, "{0} == {1}", no_partials, "{0} == {1}"),
+        Word("not_equal", np.not_equal, "{0} != {1}", no_partials, "{0} != {1}"),
+        Word(
+            "where",
+            np.where,
+            "({0} ? {1} : {2})",
+            lambda x, y: (None, where(x[0], 1, 0), where(x[0], 0, 1)),
+            "({1} if {0} else {2})",
+        ),
     )
 }
 

@@ -24,6 +24,12 @@ from gpumlp.randomness.philox import Words
 MAX_ROWS = 2**32
 
 
+def check_size(n_rows: int) -> None:
+    """Raise ConfigurationError for a number of rows that has no order here."""
+    if not 1 <= n_rows <= MAX_ROWS:
+        raise ConfigurationError(f"cannot order {n_rows} rows; a data set has 1 to {MAX_ROWS}")
+
+
 def half_bits(n_rows: int) -> int:
     """Return h, the bits of each half: the network permutes [0, 2**(2h)), at most 4 times n_rows (or 4)."""
     return max(1, ((n_rows - 1).bit_length() + 1) // 2)
@@ -56,8 +62,7 @@ def rows_at(positions: NDArray[np.integer], round_keys: Words, n_rows: int) -> N
     positions    (n,) numbers in [0, n_rows)
     round_keys   (..., 8) words, from `streams.shuffle_keys`: one line for each order
     """
-    if not 1 <= n_rows <= MAX_ROWS:
-        raise ConfigurationError(f"cannot order {n_rows} rows; a data set has 1 to {MAX_ROWS}")
+    check_size(n_rows)
     h, last = half_bits(n_rows), np.uint32(n_rows - 1)
     keys = np.moveaxis(round_keys, -1, 0)  # (8, ...): round by round
     rows = permute(positions.astype(np.uint32), list(keys[..., None]), h)

@@ -1,5 +1,7 @@
 import inspect
 import logging
+import re
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -35,6 +37,12 @@ def test_the_context_ends_with_an_exception():
     assert asked_for(None) == "auto"
 
 
+@pytest.fixture
+def without_numba(monkeypatch):
+    monkeypatch.setattr(select, "why_no_numba", lambda: 'needs Numba, which is not installed; install "gpumlp[cpu]"')
+
+
+@pytest.mark.usefixtures("without_numba")
 def test_a_network_computes_where_the_context_says(monkeypatch):
     monkeypatch.setenv("GPUMLP_BACKEND", "numba")
     with gpumlp.use_backend("numpy"):
@@ -49,10 +57,9 @@ def test_an_empty_environment_variable_says_nothing(monkeypatch):
     assert asked_for(None) == "auto"
 
 
+@pytest.mark.usefixtures("without_numba")
 def test_a_backend_that_cannot_work_raises_with_the_reason():
-    with pytest.raises(
-        BackendUnavailable, match=r'backend "numba" is not part of this version.*use backend="numpy" or "auto"'
-    ):
+    with pytest.raises(BackendUnavailable, match=r'backend "numba" needs Numba.*use backend="numpy" or "auto"'):
         gpumlp.Network((2, 2), backend="numba")
 
 
@@ -89,6 +96,37 @@ def test_auto_chooses_and_says_why_in_one_line(caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger="gpumlp"):
         get_backend("numpy")
     assert not caplog.records
+
+
+def test_auto_takes_numba_where_there_is_no_device_and_says_so_in_one_line(caplog, monkeypatch):
+    if why_unavailable("numba"):
+        pytest.skip(f"backend numba {why_unavailable('numba')}")
+    monkeypatch.setattr(select, "why_unavailable", lambda name, number=0: "is missing" if name == "cuda" else "")
+    for device in (None, "cpu"):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="gpumlp"):
+            backend = get_backend("auto", device=device)
+        assert (backend.name, backend.device) == ("numba", "cpu")
+        (line,) = [r.getMessage() for r in caplog.records]
+        assert line.startswith("backend numba on the CPU")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [("find_spec", r'pip install "gpumlp\[cpu\]"'), ("import_module", "cannot load Numba .too new")],
+)
+def test_a_numba_that_cannot_be_loaded_is_not_taken(break_it, told, monkeypatch):
+    def fails(name):
+        raise ImportError("too new")
+
+    monkeypatch.setattr(select, break_it, (lambda name: None) if break_it == "find_spec" else fails)
+    select.why_no_numba.cache_clear()
+    try:
+        if break_it == "import_module" and not find_spec("numba"):
+            pytest.skip("Numba is not installed")
+        assert re.search(told, why_unavailable("numba"))
+    finally:
+        select.why_no_numba.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", np.float32, np.dtype("float64"), None, float])

@@ -78,7 +78,6 @@ def test_what_is_not_finite_is_never_within(gpumlp, monkeypatch):
     [
         (("--backends", "numpy"), "name two"),
         (("--backends", "numpy,nunpy"), "unknown backend"),
-        (("--backends", "numpy,numba"), "not part of this version"),
         (("--sizes", "20,many"), "--sizes"),
         (("--backends", "numpy,numpy", "--optimizer", "adamm"), "did you mean"),
         (("--backends", "numpy,numpy", "--dtype", "float16"), "float16"),

@@ -1,0 +1,511 @@
+"""The fused loops of the Numba backend, as plain Python.
+
+`numba_source` pastes a loop behind the printed formulas, which take the place of the functions declared at the head,
+and lets Numba compile that text. The annotations name the types: Real is a number of the network's dtype, Reals an
+array of them with one axis and no gaps.
+
+Arrays of several axes come flat, with what is needed to find a row: `n` the units of a row, `batch` the rows of a
+model, `..._stride` from one model's part to the next one's, 0 where all models share it. Rows are numbered through all
+models. Sums run in an order that depends on the sizes of one model alone.
+"""
+
+from __future__ import annotations
+
+from math import exp, inf, log, sqrt
+from typing import Any
+
+from gpumlp.backends.protocol import COST, FIRST_BAD, HITS, STEP
+
+Real = Any
+Double = Any
+Int = Any
+Word = Any
+Flag = Any
+Reals = Any
+Doubles = Any
+Ints = Any
+Words = Any
+Flags = Any
+Given = Any  # read only, of any dtype
+Labels = Any  # read only
+
+SUMMED = 64  # rows that are summed by themselves: blocked sums round less than running ones
+ROUNDS = 10
+
+
+# ---------------------------------------------------------------- declared here, printed from the formulas
+
+
+def real(x: Any) -> Any:
+    """Return x as a number of the network's dtype."""
+    return x
+
+
+def double(x: Any) -> Any:
+    """Return x as a number of 64 bits."""
+    return x
+
+
+def whole(x: Any) -> Any:
+    """Return x as an integer of 64 bits."""
+    return x
+
+
+def word(x: Any) -> Any:
+    """Return x as a word of 32 bits without a sign."""
+    return x
+
+
+def double_word(x: Any) -> Any:
+    """Return x as a word of 64 bits without a sign."""
+    return x
+
+
+def activation_value(z: Real) -> Real:
+    """f(z)."""
+    raise NotImplementedError
+
+
+def carry_back(d: Real, z: Real, a: Real) -> Real:
+    """d f'(z)."""
+    raise NotImplementedError
+
+
+def carry_back_dropped(d: Real, z: Real, a: Real, mask: Real, grow: Real, keep: Real) -> Real:
+    """d f'(z) under dropout."""
+    raise NotImplementedError
+
+
+def drop(a: Real, mask: Real, grow: Real) -> Real:
+    """a mask / keep."""
+    raise NotImplementedError
+
+
+def activate(z: Reals, a: Reals, b: Reals, sums: Reals) -> None:
+    """Set z <- z + b and a = f(z) for some rows: `activate_units` or `activate_rows`."""
+    raise NotImplementedError
+
+
+def cost_term(z: Real, a: Real, y: Real) -> Real:
+    """What a unit adds to the cost."""
+    raise NotImplementedError
+
+
+def cost_outer(s: Real) -> Real:
+    """The cost of an example from the sum of its terms."""
+    raise NotImplementedError
+
+
+def output_delta_value(z: Real, a: Real, y: Real, c: Real, weight: Real) -> Real:
+    """row_weight dC/dz."""
+    raise NotImplementedError
+
+
+# ---------------------------------------------------------------- a layer's way forward
+
+
+def forward(
+    b: Reals, b_stride: Int, batch: Int, n: Int, first: Int, last: Int, begin: Int, end: Int, z: Reals, a: Reals
+) -> None:
+    """z <- z + b, a <- f(z) for the rows from `first` on and the units from `begin` on."""
+    for row in range(first, last):
+        biases = b[row // batch * b_stride + begin : row // batch * b_stride + end]
+        zs, values = z[row * n + begin : row * n + end], a[row * n + begin : row * n + end]
+        for j in range(end - begin):
+            t = zs[j] + biases[j]
+            zs[j] = t
+            values[j] = activation_value(t)
+
+
+def forward_in_place(
+    b: Reals, b_stride: Int, batch: Int, n: Int, first: Int, last: Int, begin: Int, end: Int, a: Reals
+) -> None:
+    """a <- f(a + b), where z need not be kept."""
+    for row in range(first, last):
+        biases = b[row // batch * b_stride + begin : row // batch * b_stride + end]
+        values = a[row * n + begin : row * n + end]
+        for j in range(end - begin):
+            values[j] = activation_value(values[j] + biases[j])
+
+
+# ---------------------------------------------------------------- dropout
+
+
+def drop_out(
+    keys: Words,
+    clock: Ints,
+    stream: Int,
+    threshold: Word,
+    grow: Real,
+    batch: Int,
+    n: Int,
+    first: Int,
+    last: Int,
+    begin: Int,
+    end: Int,
+    words: Words,
+    mask: Flags,
+    a: Reals,
+) -> None:
+    """a <- a mask / keep, the mask being drawn row by row with the counters of randomness/streams.py.
+
+    words   room for 4 words for each 4 units that the units touch
+    """
+    first_quad, n_quads = begin // 4, (end + 3) // 4 - begin // 4
+    low, shift = double_word(0xFFFFFFFF), double_word(32)
+    for row in range(first, last):
+        m = row // batch
+        for quad in range(n_quads):
+            c0, c1 = double_word(first_quad + quad), double_word(row - m * batch)
+            c2, c3 = double_word(clock[STEP]) & low, double_word(stream)
+            k0, k1 = double_word(keys[2 * m]), double_word(keys[2 * m + 1])
+            for _ in range(ROUNDS):
+                p0, p1 = c0 * double_word(0xD2511F53), c2 * double_word(0xCD9E8D57)
+                c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & low, (p0 >> shift) ^ c3 ^ k1, p0 & low
+                k0, k1 = (k0 + double_word(0x9E3779B9)) & low, (k1 + double_word(0xBB67AE85)) & low
+            words[4 * quad], words[4 * quad + 1] = word(c0), word(c1)
+            words[4 * quad + 2], words[4 * quad + 3] = word(c2), word(c3)
+        drawn = words[begin - 4 * first_quad :]
+        values, stays = a[row * n + begin : row * n + end], mask[row * n + begin : row * n + end]
+        for j in range(end - begin):
+            stays[j] = drawn[j] >= threshold
+            values[j] = drop(values[j], real(stays[j]), grow)
+
+
+# ---------------------------------------------------------------- a layer's way back
+
+
+def hidden_delta(
+    z: Reals,
+    a: Reals,
+    batch: Int,
+    n: Int,
+    first: Int,
+    last: Int,
+    begin: Int,
+    end: Int,
+    partial: Reals,
+    delta: Reals,
+    db: Reals,
+    db_stride: Int,
+) -> None:
+    """delta <- delta f'(z) (BP2), db <- its sum over the batch (BP3), for the models from `first` on.
+
+    partial   zeros, a number for each unit, and zeros again afterwards
+    """
+    for m in range(first, last):
+        sums = db[m * db_stride + begin : m * db_stride + end]
+        for row in range(batch):
+            at = (m * batch + row) * n
+            zs, values, deltas = z[at + begin : at + end], a[at + begin : at + end], delta[at + begin : at + end]
+            for j in range(end - begin):
+                d = carry_back(deltas[j], zs[j], values[j])
+                deltas[j] = d
+                partial[j] += d
+            if row % SUMMED == SUMMED - 1 or row == batch - 1:
+                add_up(sums, partial, row < SUMMED)
+
+
+def hidden_delta_dropped(
+    z: Reals,
+    a: Reals,
+    mask: Flags,
+    grow: Real,
+    keep: Real,
+    batch: Int,
+    n: Int,
+    first: Int,
+    last: Int,
+    begin: Int,
+    end: Int,
+    partial: Reals,
+    delta: Reals,
+    db: Reals,
+    db_stride: Int,
+) -> None:
+    """As hidden_delta, under dropout."""
+    for m in range(first, last):
+        sums = db[m * db_stride + begin : m * db_stride + end]
+        for row in range(batch):
+            at = (m * batch + row) * n
+            zs, values, deltas = z[at + begin : at + end], a[at + begin : at + end], delta[at + begin : at + end]
+            stays = mask[at + begin : at + end]
+            for j in range(end - begin):
+                d = carry_back_dropped(deltas[j], zs[j], values[j], real(stays[j]), grow, keep)
+                deltas[j] = d
+                partial[j] += d
+            if row % SUMMED == SUMMED - 1 or row == batch - 1:
+                add_up(sums, partial, row < SUMMED)
+
+
+def add_up(sums: Reals, partial: Reals, begins: Flag) -> None:
+    """Add the sums of a block of rows to those of all rows, of which it may be the first."""
+    for j in range(sums.size):
+        sums[j] = partial[j] if begins else sums[j] + partial[j]
+        partial[j] = real(0)
+
+
+# ---------------------------------------------------------------- the output layer
+
+
+def activate_units(z: Reals, a: Reals, b: Reals, sums: Reals) -> None:
+    """z <- z + b, a <- f(z), f being the same for each unit."""
+    for first in range(0, z.size, b.size):
+        row = z[first : first + b.size]
+        for j in range(b.size):
+            row[j] += b[j]
+    for i in range(z.size):  # over all rows at once: a row may be shorter than a vector
+        a[i] = activation_value(z[i])
+
+
+def activate_rows(z: Reals, a: Reals, b: Reals, sums: Reals) -> None:
+    """z <- z + b, a <- softmax(z), z <- log a; sums has room for a number a row."""
+    n, n_rows = b.size, z.size // b.size
+    for r in range(n_rows):
+        row = z[r * n : r * n + n]
+        largest = real(-inf)
+        for j in range(n):
+            row[j] += b[j]
+            largest = row[j] if row[j] > largest else largest
+        for j in range(n):
+            row[j] -= largest
+    for i in range(z.size):
+        a[i] = exp(z[i])
+    for r in range(n_rows):
+        values = a[r * n : r * n + n]
+        total = real(0)
+        for j in range(n):
+            total += values[j]
+        for j in range(n):
+            values[j] /= total
+        sums[r] = total
+    for r in range(n_rows):
+        sums[r] = log(sums[r])
+    for r in range(n_rows):
+        row = z[r * n : r * n + n]
+        for j in range(n):
+            row[j] -= sums[r]
+
+
+def output_layer(
+    b: Reals,
+    b_stride: Int,
+    y: Reals,
+    y_stride: Int,
+    weight: Reals,
+    weight_stride: Int,
+    batch: Int,
+    n: Int,
+    rows_of_chunk: Int,
+    backward: Flag,
+    first: Int,
+    last: Int,
+    terms: Reals,
+    sums: Reals,
+    z: Reals,
+    a: Reals,
+    costs: Doubles,
+    partials: Reals,
+    delta: Reals,
+) -> None:
+    """z <- z + b, a <- f(z), each example's cost; delta <- row_weight dC/dz (BP1). For some chunks of rows.
+
+    terms      room for the values of a chunk; sums for a number a row
+    costs      (n_models, n_chunks), overwritten: the weighted cost of each chunk
+    partials   (n_models, n_chunks, n), overwritten: sums of delta
+    """
+    n_chunks = (batch + rows_of_chunk - 1) // rows_of_chunk
+    for chunk in range(first, last):
+        m = chunk // n_chunks
+        row = (chunk - m * n_chunks) * rows_of_chunk
+        n_rows = rows_of_chunk if row + rows_of_chunk <= batch else batch - row
+        at, size = (m * batch + row) * n, n_rows * n
+        zs, values = z[at : at + size], a[at : at + size]
+        targets = y[m * y_stride + row * n : m * y_stride + row * n + size]
+        weights = weight[m * weight_stride + row : m * weight_stride + row + n_rows]
+        activate(zs, values, b[m * b_stride : m * b_stride + n], sums)
+        for i in range(size):
+            terms[i] = cost_term(zs[i], values[i], targets[i])
+        cost = 0.0
+        for r in range(n_rows):
+            total = 0.0
+            for i in range(r * n, r * n + n):
+                total += terms[i]
+            c = cost_outer(real(total))
+            sums[r] = c
+            cost += double(c) * double(weights[r])
+        costs[chunk] = cost
+        if backward:
+            deltas, part = delta[at : at + size], partials[chunk * n : chunk * n + n]
+            for r in range(n_rows):
+                for j in range(n):
+                    i = r * n + j
+                    d = output_delta_value(zs[i], values[i], targets[i], sums[r], weights[r])
+                    deltas[i] = d
+                    part[j] = d if r == 0 else part[j] + d
+
+
+def largest_place(row: Reals) -> Any:
+    """Return the place of the largest value: the first of equals, and NaN above all, as NumPy's argmax."""
+    place = 0
+    for j in range(row.size):
+        if row[place] != row[place]:
+            break
+        if not row[j] <= row[place]:
+            place = j
+    return place
+
+
+def count_hits(
+    a: Reals,
+    y: Reals,
+    y_stride: Int,
+    weight: Reals,
+    weight_stride: Int,
+    batch: Int,
+    n: Int,
+    by_threshold: Flag,
+    threshold: Real,
+    first: Int,
+    last: Int,
+    hits: Doubles,
+) -> None:
+    """hits[m] <- the weight of the examples whose outputs name the right class, for the models from `first` on."""
+    for m in range(first, last):
+        total = 0.0
+        for row in range(batch):
+            at, wanted = (m * batch + row) * n, m * y_stride + row * n
+            if by_threshold:
+                hit = (a[at] >= threshold) == (y[wanted] >= threshold)
+            else:
+                hit = largest_place(a[at : at + n]) == largest_place(y[wanted : wanted + n])
+            if hit:
+                total += double(weight[m * weight_stride + row])
+        hits[m] = total
+
+
+def finish_output(
+    costs: Doubles,
+    hits: Doubles,
+    partials: Reals,
+    n_chunks: Int,
+    n: Int,
+    scale: Doubles,
+    scale_stride: Int,
+    clock: Ints,
+    training: Flag,
+    backward: Flag,
+    n_models: Int,
+    db: Reals,
+    db_stride: Int,
+    tally: Doubles,
+) -> None:
+    """Add up the chunks: cost, hits and the first step whose cost is not finite to the tally, and db (BP3)."""
+    for m in range(n_models):
+        cost = 0.0
+        for chunk in range(m * n_chunks, (m + 1) * n_chunks):
+            cost += costs[chunk]
+        cost *= scale[m * scale_stride]
+        tally[COST * n_models + m] += cost
+        tally[HITS * n_models + m] += hits[m] * scale[m * scale_stride]
+        if training and not abs(cost) < inf and tally[FIRST_BAD * n_models + m] == 0:
+            tally[FIRST_BAD * n_models + m] = clock[STEP] + 1
+        if backward:
+            for j in range(n):
+                total = partials[m * n_chunks * n + j]
+                for chunk in range(m * n_chunks + 1, (m + 1) * n_chunks):
+                    total += partials[chunk * n + j]
+                db[m * db_stride + j] = total
+
+
+# ---------------------------------------------------------------- the gradient's norm
+
+
+def add_squares(grad: Reals, grad_stride: Int, n: Int, size: Int, first: Int, last: Int, squares: Doubles) -> None:
+    """squares[i] <- the sum of the squares of the i-th piece of `size` numbers, the pieces of all models in a row."""
+    n_pieces = (n + size - 1) // size
+    for i in range(first, last):
+        begin = i % n_pieces * size
+        part = grad[i // n_pieces * grad_stride + begin : i // n_pieces * grad_stride + min(begin + size, n)]
+        total = 0.0
+        for j in range(part.size):
+            total += double(part[j]) * double(part[j])
+        squares[i] = total
+
+
+def finish_norm(squares: Doubles, per_model: Int, bounds: Given, n_models: Int, n_groups: Int, clip: Reals) -> None:
+    """clip <- min(1, bound / norm) for each model, in each group."""
+    for m in range(n_models):
+        square = 0.0
+        for i in range(m * per_model, (m + 1) * per_model):
+            square += squares[i]
+        factor = min(1.0, bounds[m] / sqrt(square)) if square > 0 else 1.0
+        for group in range(n_groups):
+            clip[group * n_models + m] = real(factor)
+
+
+# ---------------------------------------------------------------- bringing a batch
+
+
+def mix(x: Word, key: Word) -> Word:
+    """Return a hash of x under a round key."""
+    x = word((x ^ key) * word(0x9E3779B1))
+    x = word(x ^ (x >> word(15)))
+    x = word(x * word(0x85EBCA77))
+    x = word(x ^ (x >> word(13)))
+    x = word(x * word(0xC2B2AE3D))
+    return word(x ^ (x >> word(16)))
+
+
+def permuted(x: Word, keys: Words, half: Word) -> Word:
+    """Return the Feistel network's value: randomness/feistel.py for one number."""
+    mask = word((word(1) << half) - word(1))
+    left, right = word(x >> half), word(x & mask)
+    for i in range(8):
+        left, right = right, word(left ^ word(mix(right, keys[i]) & mask))
+    return word(word(left << half) | right)
+
+
+def order_rows(keys: Words, half: Word, n_rows: Int, position: Int, size: Int, n_orders: Int, rows: Ints) -> None:
+    """rows[order, i] <- the row at the position + i of each order; beyond the last one it is repeated.
+
+    keys   (n_orders, 8) round keys of this epoch
+    """
+    for order in range(n_orders):
+        own = keys[8 * order : 8 * order + 8]
+        for i in range(size):
+            row = permuted(word(min(position + i, n_rows - 1)), own, half)
+            while row > word(n_rows - 1):
+                row = permuted(row, own, half)
+            rows[order * size + i] = whole(row)
+
+
+def take_rows(
+    x: Given, n: Int, rows: Ints, stride: Int, at: Int, batch: Int, first: Int, last: Int, out: Reals
+) -> None:
+    """out <- the rows of x, cast: `rows` holds a line of `stride` numbers for each order, its batch begins at `at`."""
+    for i in range(first, last):
+        row = rows[i // batch * stride + at + i % batch]
+        source, target = x[row * n : row * n + n], out[i * n : i * n + n]
+        for j in range(n):
+            target[j] = real(source[j])
+
+
+def take_codes(
+    labels: Labels,
+    codes: Given,
+    n: Int,
+    rows: Ints,
+    stride: Int,
+    at: Int,
+    batch: Int,
+    first: Int,
+    last: Int,
+    out: Reals,
+) -> None:
+    """out <- the codes of the labels of the rows."""
+    for i in range(first, last):
+        label = whole(labels[rows[i // batch * stride + at + i % batch]])
+        source, target = codes[label * n : label * n + n], out[i * n : i * n + n]
+        for j in range(n):
+            target[j] = real(source[j])
