@@ -12,6 +12,7 @@ from gpumlp import __version__
 from gpumlp.backends import threads
 from gpumlp.cli import options as opt
 from gpumlp.cli.errors import tell
+from gpumlp.cli.notes import notes_told
 from gpumlp.cli.places import check_place
 from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
@@ -90,7 +91,8 @@ def train(
     if not quiet:
         describe(problem, parts, model, f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}")
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
-    history = fit(problem, parts, model, trainer, epochs, best, watchers(early_stopping, log, quiet), save)
+    with notes_told(not quiet):
+        history = fit(problem, parts, model, trainer, epochs, best, watchers(early_stopping, log, quiet), save)
     result = report(problem, parts, model, history, best)
     print(as_object(result) if as_json else closing_line(result))
     if save is not None:
@@ -175,7 +177,7 @@ def report(problem: Problem, parts: Parts, model: SavedModel, history: History, 
     )
     assert best.best_epoch is not None
     scores = compare(problem.task, model.predict(problem.table.X[rows]), problem.y[rows])
-    net, seconds = model.network, float(history.seconds.sum())
+    net = model.network
     return {
         "task": problem.task,
         "part": part,
@@ -183,8 +185,8 @@ def report(problem: Problem, parts: Parts, model: SavedModel, history: History, 
         **scores,
         "epochs": len(history),
         "best_epoch": int(best.best_epoch[0]),
-        "seconds": seconds,
-        "samples_per_second": len(parts.train) * len(history) / seconds,
+        "seconds": float(history.seconds.sum()),
+        "samples_per_second": float(np.median(history.samples_per_second)),  # the first epoch may compile
         "device": device_of(net),
         "sizes": list(net.sizes),
         "parameters": net.parameters.layout.n_trainable,

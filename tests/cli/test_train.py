@@ -173,3 +173,20 @@ def test_a_constant_test_target_has_no_r2_and_json_says_null(gpumlp, tmp_path):
 
 def test_quiet_leaves_stderr_empty(gpumlp):
     assert gpumlp("train", "iris", *QUICK).err == ""
+
+
+def test_what_the_library_logs_while_training_is_told_unless_quiet(gpumlp, monkeypatch):
+    import logging
+
+    from gpumlp.training.trainer import Trainer
+
+    fit = Trainer.fit
+
+    def noted(self, *args, **options):
+        logging.getLogger("gpumlp").info("loops are compiled")
+        return fit(self, *args, **options)
+
+    monkeypatch.setattr(Trainer, "fit", noted)
+    assert "note      loops are compiled\n" in gpumlp("train", "iris", "--epochs", "1").err
+    assert gpumlp("train", "iris", "--epochs", "1", "--quiet").err == ""
+    assert not logging.getLogger("gpumlp").handlers
