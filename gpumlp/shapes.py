@@ -55,5 +55,5 @@ def as_numeric(x: Any, name: str) -> HostArray:
     except ValueError as error:
         raise ShapeError(f"{name} cannot become an array: {error}; give rows of equal length") from error
     if array.dtype.kind not in "fiub":
-        raise ShapeError(f"{name} has dtype {array.dtype}, expected numbers; convert text or objects first")
+        raise ShapeError(f"{name} has dtype {array.dtype}, expected numbers; convert them to floats or integers first")
     return array

@@ -45,10 +45,10 @@ class Trainer:
     state                initial state of the rule by name: (n_models, n_params), or a list of (like W, like b) by layer
     on_divergence        "raise" (default for one model) or "stop" (default for several): what happens when a model's
                          cost or weights are no longer finite; its weights return to its last finite epoch
-
     steps_per_launch     how many steps a device is given at once; monitors are told of the last of them. More spare the
                          host time, which matters where a step takes the device some microseconds
 
+    state                afterwards, by name, what the rule keeps: (n_models, n_params) each, CuPy arrays on cuda
     history              the History of the last `fit`, also of one that an error or Ctrl-C ended
     diverged             model id -> when; has_diverged (n_models,): these models stay as they are until `reset`
 
