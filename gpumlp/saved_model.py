@@ -24,6 +24,8 @@ from gpumlp.network.network import Network
 from gpumlp.network.parameters import ParameterLayout
 from gpumlp.shapes import HostArray
 
+NPY: Any = np.lib.format  # older NumPys do not tell its types
+
 FORMAT = "gpumlp model"
 VERSION = 1
 HEADER = "header.json"
@@ -147,7 +149,7 @@ class SavedModel:
             archive.writestr(HEADER, json.dumps(header, indent=1))
             for name, array in arrays.items():
                 member = io.BytesIO()
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+                NPY.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
                 archive.writestr(f"{name}.npy", member.getvalue())
         return stream.getvalue()
 
@@ -303,15 +305,15 @@ def _read_array(
 ) -> HostArray:
     try:
         with archive.open(f"{name}.npy") as member:
-            version = np.lib.format.read_magic(member)
-            reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            version = NPY.read_magic(member)
+            reader = {(1, 0): NPY.read_array_header_1_0, (2, 0): NPY.read_array_header_2_0}[version]
             found_shape, _, found_dtype = reader(member)
         if (found_shape, found_dtype) != (shape, dtype):
             raise ModelFileError(
                 f"{path}: {name} is {found_dtype} {found_shape}, the architecture needs {dtype} {shape}; it is damaged"
             )
         with archive.open(f"{name}.npy") as member:
-            array: HostArray = np.lib.format.read_array(member, allow_pickle=False)
+            array: HostArray = NPY.read_array(member, allow_pickle=False)
     except GpumlpError:
         raise
     except DAMAGE as error:

@@ -75,7 +75,8 @@ def split(problem: Problem, fraction: float | None, choosing: bool, seed: int) -
     n = len(problem.targets)
     if fraction is None:
         fraction = TEST_SHARE if n >= FEW_ROWS else 0.0
-    train, none = np.arange(n), np.arange(0)
+    train: Array = np.arange(n)
+    none: Array = np.arange(0)
     train, test = _part(problem, train, fraction, seed) if fraction else (train, none)
     train, choice = _part(problem, train, CHOICE_SHARE, seed) if choosing else (train, none)
     return Parts(train, choice, test)

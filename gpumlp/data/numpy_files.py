@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -12,6 +13,8 @@ from numpy.lib.npyio import NpzFile
 from gpumlp.data.files import Parts, Request, about, expect_file, listed, nearest, one_line
 from gpumlp.data.table import Array
 from gpumlp.errors import DataError
+
+NPY: Any = np.lib.format  # older NumPys do not tell its types
 
 FEATURES = ("X", "x", "data")
 TARGETS = ("y", "Y", "target", "labels")
@@ -44,7 +47,8 @@ def read_npy(path: Path, request: Request) -> Parts:
 def _load_npy(path: Path) -> Array:
     expect_file(path)
     with about(path), path.open("rb") as file, _damage_told():
-        return np.lib.format.read_array(file, allow_pickle=False)
+        found: Array = NPY.read_array(file, allow_pickle=False)
+        return found
 
 
 def _target_name(found: list[str], request: Request) -> str | None:
