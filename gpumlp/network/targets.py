@@ -73,7 +73,7 @@ def check_targets(Y: Any, n_rows: int, net: Architecture, dtype: Any, name: str 
     return _numbers(array.reshape(n_rows, n_out), net, dtype, name)
 
 
-def _labels(labels: HostArray, n_out: int, cost: Cost, dtype: Any, name: str) -> Targets:
+def _labels(labels: Any, n_out: int, cost: Cost, dtype: Any, name: str) -> Targets:
     """Return labels and the row of targets that each stands for."""
     whole = labels.astype(np.int64, copy=False)
     if not np.array_equal(whole, labels) or whole.min() < 0 or whole.max() >= n_out:
@@ -87,7 +87,7 @@ def _labels(labels: HostArray, n_out: int, cost: Cost, dtype: Any, name: str) ->
     return Targets(whole, smooth(codes, cost).astype(dtype), counts_hits=True, threshold=None)
 
 
-def _numbers(Y: HostArray, net: Architecture, dtype: Any, name: str) -> Targets:
+def _numbers(Y: Any, net: Architecture, dtype: Any, name: str) -> Targets:
     """Return numbers as they are, in the network's dtype, checked against what the cost is defined for."""
     cost, (right, wrong) = net.cost, net.cost.labels
     if cost.labels != (1.0, 0.0) and bool(((Y == 0) | (Y == 1)).all()):
