@@ -79,6 +79,30 @@ __device__ __forceinline__ real group_largest(real x, int group) {
     return x;
 }
 
+struct SoftmaxSums {
+    real largest, sum;  // of z, and of exp(z - largest)
+};
+
+// z <- z + b and a <- softmax(z) for a row of n units, which a group of lanes shares; all lanes of a warp call it, those
+// without a row with n = 0
+__device__ __forceinline__ SoftmaxSums softmax_row(
+    real* z, real* a, const real* b, long long n, int lane, int group)
+{
+    real largest = -INFINITY, sum = 0;
+    for (long long j = lane; j < n; j += group) {
+        z[j] += b[j];
+        largest = z[j] > largest ? z[j] : largest;
+    }
+    largest = group_largest(largest, group);
+    for (long long j = lane; j < n; j += group) {
+        a[j] = exp(z[j] - largest);
+        sum += a[j];
+    }
+    sum = group_sum(sum, group);
+    for (long long j = lane; j < n; j += group) a[j] /= sum;
+    return {largest, sum};
+}
+
 // True in all threads of the block that comes last of n to this ticket, which is then 0 again. What the others wrote
 // before they came can be read by it, through __ldcg.
 __device__ __forceinline__ bool last_to_arrive(unsigned* ticket, unsigned n) {

@@ -61,23 +61,9 @@ struct OutputLayer {
     __device__ __forceinline__ void activate(real* z_row, real* a_row, const real* b_row, bool active) const {
         const long long n = active ? n_out : 0;
 #if SOFTMAX
-        real largest = -INFINITY, sum = 0;
-        for (long long j = lane; j < n; j += group) {
-            z_row[j] += b_row[j];
-            largest = z_row[j] > largest ? z_row[j] : largest;
-        }
-        largest = group_largest(largest, group);
-        for (long long j = lane; j < n; j += group) {
-            z_row[j] -= largest;
-            a_row[j] = exp(z_row[j]);
-            sum += a_row[j];
-        }
-        sum = group_sum(sum, group);
-        const real log_sum = log(sum);
-        for (long long j = lane; j < n; j += group) {
-            a_row[j] /= sum;
-            z_row[j] -= log_sum;
-        }
+        const SoftmaxSums of = softmax_row(z_row, a_row, b_row, n, lane, group);
+        const real log_sum = log(of.sum);
+        for (long long j = lane; j < n; j += group) z_row[j] = z_row[j] - of.largest - log_sum;  // log a
 #else
         for (long long j = lane; j < n; j += group) {
             z_row[j] += b_row[j];
