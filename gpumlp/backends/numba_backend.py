@@ -1,24 +1,26 @@
-"""Fused loops on the processor: the products are NumPy's, all else is compiled by Numba from the formulas.
+"""Fused loops on the processor: the products are the BLAS's, all else is compiled by Numba from the formulas.
 
-It takes from NumpyBackend what a launch is, how work is divided, and each product on one model's own matrices; so a
-model's bits do not depend on the stack that it is in here, either.
+It takes from NumpyBackend how arrays are held, and what it has no loop for. Each method says as stages what is to be
+done; a captured step becomes one program of compiled calls, which runs without Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from gpumlp.backends import threads
-from gpumlp.backends.numba_source import GIVEN_DTYPES, loop, rule_loop
+from gpumlp.backends import numba_crew, threads
+from gpumlp.backends.numba_batches import batch_stages
+from gpumlp.backends.numba_blas import gemm_address, product_call
+from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Program, Room, Stage, bind
+from gpumlp.backends.numba_source import Loop, loop, rule_loop
 from gpumlp.backends.numpy_backend import Launch, NumpyBackend, product, transposed
-from gpumlp.backends.numpy_batches import RowWindow, Taker, gather_launch, take_launch, target_launch
 from gpumlp.backends.protocol import (
-    POSITION,
-    STEP,
     Array,
     Batch,
     BatchSource,
@@ -30,63 +32,45 @@ from gpumlp.formulas.activations import SOFTMAX, Activation, reads_z
 from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
 from gpumlp.formulas.output_delta import OutputDelta, weighted_delta
 from gpumlp.formulas.term import Recording, record
-from gpumlp.randomness import feistel, streams
 from gpumlp.randomness.streams import DROPOUT, dropout_threshold
 
-THREAD_WORK = 1_000_000  # values times operations below which a second thread costs more than it gives
-CHUNK, CHUNK_ROWS = 4096, 256  # values and rows of an output layer that are worked on, and summed, together
+PIECE_WORK = 200_000  # multiplications of a product that are worth a thread
+PIECE_UNITS = 16  # and units or rows: what a BLAS computes at once
+CHUNK, CHUNK_ROWS = 4096, 32  # values and rows of an output layer that are worked on, and summed, together
 NORM_PIECE = 16384  # numbers of a gradient whose squares are summed together
 WEIGHTS = {"exp": 12, "expm1": 14, "tanh": 16, "log": 14, "log1p": 16, "sin": 100, "cos": 100, "power": 200}
+MULTIPLICATION = 0.01  # nanoseconds of one of a product
+MASK_OPERATIONS, HIT_OPERATIONS, UPDATE_OPERATIONS = 30, 20, 15
+PADDING = 32  # values: parameters are padded to a multiple
+
+Item = Any  # a stage, or what only Python can do
 
 
 class NumbaBackend(NumpyBackend):
-    """NumPy's products and Numba's loops on the processor."""
+    """The BLAS's products and Numba's loops on the processor."""
 
     name = "numba"
+
+    def __init__(self, dtype: Any = np.float32) -> None:
+        super().__init__(dtype)
+        self._items: list[Item] | None = None  # of the step that is being captured
+
     # ---------------------------------------------------------------- batches
 
     def gather_batch(
         self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
     ) -> None:
         """Bring the rows of this step, their weights and the step's numbers."""
-        window = NumbaRowWindow(source, len(batch.a0))
-        takers = [self._inputs_taker(source, batch), self._targets_taker(source, batch)]
-        self._launch(gather_launch(source, clock, batch, tally, numbers, window, takers))
-
-    def _inputs_taker(self, source: BatchSource, batch: Batch) -> Taker:
-        if source.X.dtype.name not in GIVEN_DTYPES:
-            return take_launch(source.X, batch.a0, self._elementwise.block_size)
-        return self._rows_taker(source.X, batch.a0)
-
-    def _targets_taker(self, source: BatchSource, batch: Batch) -> Taker:
-        y, codes = batch.y, source.codes
-        if codes is None:
-            return self._rows_taker(source.Y, y) if source.Y.dtype.name in GIVEN_DTYPES else target_launch(source, y)
-        if source.Y.dtype != np.int64:
-            return target_launch(source, y)
-        take = loop("take_codes", self.dtype, given=codes.dtype)
-        return self._taker(take, [read_only(source.Y), read_only(codes), y.shape[2]], y)
-
-    def _rows_taker(self, x: Array, out: Array) -> Taker:
-        return self._taker(loop("take_rows", self.dtype, given=x.dtype), [read_only(x), out.shape[2]], out)
-
-    def _taker(self, take: Any, given: list[Any], out: Array) -> Taker:
-        """Return the function (rows, at) -> None that fills `out` (n_orders, batch, n), dealt out to the threads."""
-        n_orders, batch, n = out.shape
-        total, flat_out = n_orders * batch, out.reshape(-1)
-        n_threads = min(threads.count(), total) if total * n * 4 >= THREAD_WORK else 1
-        ends = [total * i // n_threads for i in range(n_threads + 1)]
-
-        def taker(rows: Any, at: int) -> None:
-            shared = (*given, rows.reshape(-1), rows.shape[1], at, batch)
-            if n_threads == 1:
-                take(*shared, 0, total, flat_out)
-            else:
-                threads.together([partial(take, *shared, ends[i], ends[i + 1], flat_out) for i in range(n_threads)])
-
-        return taker
+        prepare, stages = batch_stages(source, clock, batch, tally, numbers, self._elementwise.block_size)
+        self._launch(prepare)
+        for stage in stages:
+            self._do(stage)
 
     # ---------------------------------------------------------------- forward
+
+    def linear(self, a_in: Array, W: Array, z: Array) -> None:
+        """Set z = a_in W^T."""
+        self._product(a_in, transposed(W), z, by_rows=z.shape[2] < self._enough())
 
     def forward_layer(
         self,
@@ -105,35 +89,29 @@ class NumbaBackend(NumpyBackend):
         formula = record(activation.value, "z")
         in_place = z is a_out
         run = loop("forward_in_place" if in_place else "forward", self.dtype, (("activation_value", formula),))
-        _, batch, n = z.shape
+        batch, n = z.shape[1:]
         biases = flat(b)
         outputs = [a_out.reshape(-1)] if in_place else [z.reshape(-1), a_out.reshape(-1)]
 
-        def work(units: slice, thread: int | None) -> list[Launch]:
-            def rows(first: int, last: int) -> Launch:
-                return partial(run, *biases, batch, n, first, last, units.start, units.stop, *outputs)
+        def activate(models: range, rows: slice, units: slice, room: Room) -> list[Call]:
+            calls = []
+            for first, last in row_ranges(models, rows, batch):
+                calls.append(bind(run, *biases, batch, n, first, last, units.start, units.stop, *outputs))
+                if dropout is not None:
+                    calls.append(self._drop_out(dropout, a_out, first, last, units, room))
+            return calls
 
-            launches = [
-                product(a_in, transposed(W[:, units]), z[..., units], thread),
-                self._dealt(z.shape[0] * batch, (units.stop - units.start) * weight(formula), rows, thread),
-            ]
-            return launches if dropout is None else [*launches, self._drop_out(dropout, a_out, units, thread)]
+        operations = z.size * (weight(formula) + (0 if dropout is None else MASK_OPERATIONS))
+        self._product(a_in, transposed(W), z, n < self._enough(), activate, operations)
 
-        self._by_units(z, W.shape[2], work)
-
-    def _drop_out(self, dropout: Dropout, a: Array, units: slice, thread: int | None) -> Launch:
-        n_models, batch, n = a.shape
+    def _drop_out(self, dropout: Dropout, a: Array, first: int, last: int, units: slice, room: Room) -> Call:
+        _, batch, n = a.shape
         assert dropout.mask is not None
         run, mask = loop("drop_out", self.dtype, (("drop", dropout_recording()),)), dropout.mask.reshape(-1)
-        drawn_from = mask_arguments(dropout)
-        grow = self.dtype.type(1 / (1 - dropout.rate))
-        width = units.stop - units.start
-
-        def rows(first: int, last: int) -> Launch:
-            place = (batch, n, first, last, units.start, units.stop)
-            return partial(run, *drawn_from, grow, *place, np.empty(width + 8, np.uint32), mask, a.reshape(-1))
-
-        return self._dealt(n_models * batch, width * 30, rows, thread)
+        grow = 1 / (1 - dropout.rate)
+        words = room("words", units.stop - units.start + 8, np.uint32)
+        place = (batch, n, first, last, units.start, units.stop)
+        return bind(run, *mask_arguments(dropout), grow, *place, words, mask, a.reshape(-1))
 
     # ---------------------------------------------------------------- backward
 
@@ -172,8 +150,7 @@ class NumbaBackend(NumpyBackend):
             super().evaluate(formulas, activation, z, b, a, batch, clock, tally)
             return
         self._output_layer(formulas, activation, z, b, a, batch, tally)
-        position, rows = clock[POSITION : POSITION + 1], z.shape[1]
-        self._launch(lambda: np.add(position, rows, position))
+        self._move_on(clock, 0, z.shape[1])
 
     def _output_layer(
         self,
@@ -194,30 +171,32 @@ class NumbaBackend(NumpyBackend):
         n_chunks = -(-n_rows // rows_of_chunk)
         run, operations = output_loop(formulas, activation, self.dtype)
         nothing = np.empty(0, self.dtype)
-        costs, hits = np.empty(n_models * n_chunks, np.float64), np.zeros(n_models, np.float64)
+        costs, hits = (np.zeros(n_models * n_chunks, np.float64) for _ in range(2))
         partials = np.empty(n_models * n_chunks * n, self.dtype)
         targets, shares = model_flat(batch.y), model_flat(batch.row_weight)
-        outputs = (z.reshape(-1), a.reshape(-1), costs, partials, nothing if delta is None else delta.reshape(-1))
+        outputs = (z.reshape(-1), a.reshape(-1), costs, hits, partials, nothing if delta is None else delta.reshape(-1))
+        counts = (tally.counts_hits, tally.threshold is not None, tally.threshold or 0)
 
-        def chunks(first: int, last: int) -> Launch:
-            scratch = np.empty(rows_of_chunk * n, self.dtype), np.empty(rows_of_chunk, self.dtype)
-            place = (n_rows, n, rows_of_chunk, delta is not None, first, last)
-            return partial(run, *flat(b), *targets, *shares, *place, *scratch, *outputs)
+        def chunks(first: int, last: int, room: Room) -> Call:
+            scratch = room("terms", rows_of_chunk * n, self.dtype), room("sums", rows_of_chunk, self.dtype)
+            place = (n_rows, n, rows_of_chunk, delta is not None, *counts, first, last)
+            return bind(run, *flat(b), *targets, *shares, *place, *scratch, *outputs)
 
-        self._launch(self._dealt(n_models * n_chunks, rows_of_chunk * n * operations, chunks))
-        if tally.counts_hits:
-            count = loop("count_hits", self.dtype)
-            how = (tally.threshold is not None, self.dtype.type(tally.threshold or 0))
-
-            def models(first: int, last: int) -> Launch:
-                return partial(count, a.reshape(-1), *targets, *shares, n_rows, n, *how, first, last, hits)
-
-            self._launch(self._dealt(n_models, n_rows * n * 20, models))
+        operations += HIT_OPERATIONS * tally.counts_hits
+        self._do(Atoms(n_models, n_chunks, z.size * operations * OPERATION, chunks))
         finish = loop("finish_output", self.dtype)
         training = (np.zeros(3, np.int64), False) if clock is None else (clock, True)
-        sums = (False, n_models, nothing, 0) if db is None else (True, n_models, *flat(db))
-        place = (n_chunks, n, *model_flat(batch.scale), *training, *sums)
-        self._launch(partial(finish, costs, hits, partials, *place, tally.values.reshape(-1)))
+        sums: tuple[Any, ...] = (nothing, 0) if db is None else flat(db)
+        place = (n_chunks, n, *model_flat(batch.scale), *training, db is not None, n_models)
+
+        def add_up(first: int, last: int, room: Room) -> Call:
+            return bind(finish, costs, hits, partials, *place, first, last, *sums, tally.values.reshape(-1))
+
+        self._do(Atoms(n_models, 1, n_models * n_chunks * n * 4 * OPERATION, add_up))
+
+    def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
+        """Set dW = delta^T a_in (BP4)."""
+        self._product(transposed(delta), a_in, dW, by_rows=dW.shape[1] >= self._enough())
 
     def hidden_delta(
         self,
@@ -232,7 +211,7 @@ class NumbaBackend(NumpyBackend):
     ) -> None:
         """Set delta = (delta_next W_next) * f'(z) (BP2) and db = its sum (BP3)."""
         recording = hidden_delta_recording(activation, dropout is not None)
-        n_models, batch, n = delta.shape
+        _, batch, n = delta.shape
         zs, values = (z if reads_z(activation) else a).reshape(-1), a.reshape(-1)
         mask: tuple[Any, ...] = ()
         if dropout is None or dropout.mask is None:
@@ -240,22 +219,15 @@ class NumbaBackend(NumpyBackend):
         else:
             run = loop("hidden_delta_dropped", self.dtype, (("carry_back_dropped", recording),))
             keep = 1 - dropout.rate
-            mask = (dropout.mask.reshape(-1), self.dtype.type(1 / keep), self.dtype.type(keep))
+            mask = (dropout.mask.reshape(-1), 1 / keep, keep)
         outputs = (delta.reshape(-1), *flat(db))
 
-        def work(units: slice, thread: int | None) -> list[Launch]:
-            width = units.stop - units.start
+        def carry_back(models: range, rows: slice, units: slice, room: Room) -> list[Call]:
+            partial_sums = room("sums of units", units.stop - units.start, self.dtype)
+            place = (batch, n, models.start, models.stop, units.start, units.stop)
+            return [bind(run, zs, values, *mask, *place, partial_sums, *outputs)]  # BP2, BP3
 
-            def models(first: int, last: int) -> Launch:
-                place = (batch, n, first, last, units.start, units.stop)
-                return partial(run, zs, values, *mask, *place, np.zeros(width, self.dtype), *outputs)
-
-            return [
-                product(delta_next, W_next[..., units], delta[..., units], thread),
-                self._dealt(n_models, batch * width * weight(recording), models, thread),  # BP2, BP3
-            ]
-
-        self._by_units(delta, delta_next.shape[2], work)
+        self._product(delta_next, W_next, delta, False, carry_back, delta.size * weight(recording))
 
     # ---------------------------------------------------------------- update
 
@@ -266,13 +238,16 @@ class NumbaBackend(NumpyBackend):
         squares = np.empty(n_models * n_pieces, np.float64)
         clip = numbers.table[numbers.names.index("clip")]
         add, finish = loop("add_squares", self.dtype), loop("finish_norm", self.dtype, given=np.float64)
-        values, most = flat(grad), read_only(np.asarray(clip_norm, np.float64))
+        values, most = flat(grad), np.asarray(clip_norm, np.float64).reshape(-1)
 
-        def pieces(first: int, last: int) -> Launch:
-            return partial(add, *values, n, NORM_PIECE, first, last, squares)
+        def pieces(first: int, last: int, room: Room) -> Call:
+            return bind(add, *values, n, NORM_PIECE, first, last, squares)
 
-        self._launch(self._dealt(n_models * n_pieces, min(n, NORM_PIECE) * 2, pieces))
-        self._launch(partial(finish, squares, n_pieces, most, n_models, len(clip), clip.reshape(-1)))
+        def models(first: int, last: int, room: Room) -> Call:
+            return bind(finish, squares, n_pieces, most, n_models, len(clip), first, last, clip.reshape(-1))
+
+        self._do(Atoms(n_models, n_pieces, grad.size * 2 * OPERATION, pieces))
+        self._do(Atoms(n_models, 1, n_models * n_pieces * OPERATION, models))
 
     def update(
         self,
@@ -291,50 +266,119 @@ class NumbaBackend(NumpyBackend):
         sizes = (n_params, n_groups, n_models)
         tables = (numbers.table.reshape(-1), numbers.skip, np.asarray(bounds, np.int64))
         arrays = [x.reshape(-1) for x in (grad, theta, *state)]
-        total = n_models * n_params
-        n_blocks = -(-total // 64)  # a piece begins at a vector
+        block = PADDING if n_params % PADDING == 0 else 1  # a thread's part begins at a line of the cache
 
-        def blocks(first: int, last: int) -> Launch:
-            return partial(run, 64 * first, min(64 * last, total), *sizes, *tables, *arrays)
+        def blocks(first: int, last: int, room: Room) -> Call:
+            return bind(run, block * first, block * last, *sizes, *tables, *arrays)
 
-        self._launch(self._dealt(n_blocks, 64 * 15, blocks))
-        step, position = clock[STEP : STEP + 1], clock[POSITION : POSITION + 1]
+        self._do(Atoms(n_models, n_params // block, theta.size * UPDATE_OPERATIONS * OPERATION, blocks))
+        self._move_on(clock, 1, batch)
 
-        def move_on() -> None:
-            np.add(step, 1, step)
-            np.add(position, batch, position)
-
-        self._launch(move_on)
+    def _move_on(self, clock: Array, steps: int, rows: int) -> None:
+        """Count steps and rows."""
+        move = loop("move_on", np.float64)
+        self._do(Atoms(1, 1, 10, lambda first, last, room: bind(move, steps, rows, clock)))
 
     # ---------------------------------------------------------------- division of work
 
-    def _dealt(self, n: int, operations: int, part: Callable[[int, int], Launch], thread: int | None = None) -> Launch:
-        """Return the function that does all of range(n), dealt out to the threads unless one is named.
+    def _product(
+        self,
+        x: Array,
+        y: Array,
+        out: Array,
+        by_rows: bool,
+        after: Callable[[range, slice, slice, Room], list[Call]] | None = None,
+        operations: int = 0,
+    ) -> None:
+        """Launch out = x y for each model, and what is to be done with each part of it behind that.
 
-        operations   of each of the n
-        part         part(first, last) -> what does these
+        The size of one model's product decides how it is cut, so that a model's bits are the same in any stack.
+        by_rows      whether rows of `out` are dealt out to the threads, or columns
+        after        after(models, rows, columns, room) -> calls
+        operations   of all of `after`
         """
-        n_threads = min(threads.count(), n) if thread is None and n * operations >= THREAD_WORK else 1
-        pieces = [part(n * i // n_threads, n * (i + 1) // n_threads) for i in range(n_threads)]
-        return pieces[0] if n_threads == 1 else partial(threads.together, pieces)
+        n_models, n_rows, n_columns = out.shape
+        size, inner = (n_rows if by_rows else n_columns), x.shape[2]
+        work = n_rows * n_columns * inner
+        n = max(1, min(n_threads(), work // PIECE_WORK, size // PIECE_UNITS))
+        ends = [size * i // n // PIECE_UNITS * PIECE_UNITS for i in range(n)] + [size]
+        compiled = gemm_address(self.dtype.name) != 0
+        if not compiled:
+            self._launch(product(x, y, out))
 
+        def build(first: int, last: int, piece: int, room: Room) -> list[Call]:
+            cut = slice(ends[piece], ends[piece + 1])
+            rows, columns = (cut, slice(0, n_columns)) if by_rows else (slice(0, n_rows), cut)
+            calls = [product_call(x[:, rows], y[..., columns], out[:, rows, columns], first, last)] if compiled else []
+            return calls if after is None else [*calls, *after(range(first, last), rows, columns, room)]
 
-class NumbaRowWindow(RowWindow):
-    """The row numbers of the next batches, computed by a loop."""
+        if compiled or after is not None:
+            time = n_models * work * MULTIPLICATION * compiled + operations * OPERATION
+            self._do(Pieces(n_models, n, time, build))
 
-    def _fill(self, epoch: int, first: int) -> None:
-        source = self.source
-        if source.keys is None:
-            super()._fill(epoch, first)
-            return
-        feistel.check_size(source.n_rows)
-        keys = streams.shuffle_keys(source.keys, epoch).reshape(-1)
-        half = np.uint32(feistel.half_bits(source.n_rows))
-        n_orders = len(self.rows)
-        loop("order_rows", np.float32)(keys, half, source.n_rows, first, self.size, n_orders, self.rows.reshape(-1))
+    def _enough(self) -> int:
+        """Return how many units of a layer can be dealt out to the threads."""
+        return PIECE_UNITS * n_threads()
+
+    def _do(self, stage: Stage) -> None:
+        """Perform a stage, or let it be one of the step that is being captured."""
+        if self._items is not None:
+            self._items.append(stage)
+        else:
+            Program([stage], threads.count(), repeated=False)()
+
+    def _launch(self, launch: Launch) -> None:
+        if self._items is not None:
+            self._items.append(launch)
+        else:
+            launch()
+
+    # ---------------------------------------------------------------- capture
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that repeats what `step` asks for, as programs with what only Python can do between."""
+        parts: list[Launch] = []
+
+        def replay() -> None:
+            if not parts:
+                parts.extend(self._recorded(step))
+            for part in parts:
+                part()
+
+        return replay
+
+    def _recorded(self, step: Callable[[], None]) -> list[Launch]:
+        items: list[Item] = []
+        self._items = items
+        try:
+            step()
+        finally:
+            self._items = None
+        parts: list[Launch] = []
+        for is_stage, group in groupby(items, lambda item: isinstance(item, Atoms | Pieces)):
+            members = list(group)
+            parts += [Program(members, threads.count())] if is_stage else members
+        return parts
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Compute alone; let the helpers rest at the end."""
+        with super().session():
+            try:
+                yield
+            finally:
+                if threads.is_outermost():
+                    numba_crew.send_home()
 
 
 # ---------------------------------------------------------------- arrays as the loops take them
+
+
+def row_ranges(models: range, rows: slice, batch: int) -> list[tuple[int, int]]:
+    """Return which rows, numbered through all models, some rows of each of these models are."""
+    if rows == slice(0, batch):
+        return [(models.start * batch, models.stop * batch)]
+    return [(m * batch + rows.start, m * batch + rows.stop) for m in models]
 
 
 def flat(x: Array) -> tuple[Any, int]:
@@ -352,18 +396,10 @@ def model_flat(x: Array) -> tuple[Any, int]:
     return x.reshape(-1), 0 if len(x) == 1 else x.size // len(x)
 
 
-def read_only(x: Array) -> Any:
-    """Return an array flat, to be read alone, as what a user gives may be."""
-    view = x.reshape(-1)
-    view.flags.writeable = False
-    return view
-
-
 def mask_arguments(dropout: Dropout) -> tuple[Any, ...]:
     """Return what a loop draws a mask from."""
     stream = (DROPOUT << 16) + dropout.layer
-    threshold = np.uint32(dropout_threshold(dropout.rate))
-    return dropout.keys.reshape(-1), dropout.clock, stream, threshold
+    return dropout.keys.reshape(-1), dropout.clock, stream, int(dropout_threshold(dropout.rate))
 
 
 # ---------------------------------------------------------------- formulas
@@ -380,7 +416,12 @@ def weight(recording: Recording) -> int:
     return 4 + sum(WEIGHTS.get(recording.operations[i].word, 1) for i in recording.live())
 
 
-def output_loop(formulas: OutputDelta, activation: Activation, dtype: Any) -> tuple[Any, int]:
+def n_threads() -> int:
+    """Return how many threads a product may be dealt out to."""
+    return threads.count() if threads.divides_products() else 1
+
+
+def output_loop(formulas: OutputDelta, activation: Activation, dtype: Any) -> tuple[Loop, int]:
     """Return the loop of an output layer, and how many operations it needs for a unit."""
     outer = formulas.outer or record(lambda s: s, "s")
     printed = [

@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import exp, inf, log, sqrt
 from typing import Any
 
-from gpumlp.backends.protocol import COST, FIRST_BAD, HITS, STEP
+from gpumlp.backends.protocol import COST, FIRST_BAD, HITS, POSITION, STEP
 
 Real = Any
 Double = Any
@@ -298,6 +298,9 @@ def output_layer(
     n: Int,
     rows_of_chunk: Int,
     backward: Flag,
+    counts: Flag,
+    by_threshold: Flag,
+    threshold: Real,
     first: Int,
     last: Int,
     terms: Reals,
@@ -305,6 +308,7 @@ def output_layer(
     z: Reals,
     a: Reals,
     costs: Doubles,
+    hits: Doubles,
     partials: Reals,
     delta: Reals,
 ) -> None:
@@ -312,6 +316,8 @@ def output_layer(
 
     terms      room for the values of a chunk; sums for a number a row
     costs      (n_models, n_chunks), overwritten: the weighted cost of each chunk
+    hits       (n_models, n_chunks), overwritten if they are counted: the weight of the rows whose outputs name the
+               right class, by the largest output or by the threshold that one output reaches
     partials   (n_models, n_chunks, n), overwritten: sums of delta
     """
     n_chunks = (batch + rows_of_chunk - 1) // rows_of_chunk
@@ -335,6 +341,8 @@ def output_layer(
             sums[r] = c
             cost += double(c) * double(weights[r])
         costs[chunk] = cost
+        if counts:
+            hits[chunk] = weight_of_hits(values, targets, weights, n, by_threshold, threshold)
         if backward:
             deltas, part = delta[at : at + size], partials[chunk * n : chunk * n + n]
             for r in range(n_rows):
@@ -356,32 +364,18 @@ def largest_place(row: Reals) -> Any:
     return place
 
 
-def count_hits(
-    a: Reals,
-    y: Reals,
-    y_stride: Int,
-    weight: Reals,
-    weight_stride: Int,
-    batch: Int,
-    n: Int,
-    by_threshold: Flag,
-    threshold: Real,
-    first: Int,
-    last: Int,
-    hits: Doubles,
-) -> None:
-    """hits[m] <- the weight of the examples whose outputs name the right class, for the models from `first` on."""
-    for m in range(first, last):
-        total = 0.0
-        for row in range(batch):
-            at, wanted = (m * batch + row) * n, m * y_stride + row * n
-            if by_threshold:
-                hit = (a[at] >= threshold) == (y[wanted] >= threshold)
-            else:
-                hit = largest_place(a[at : at + n]) == largest_place(y[wanted : wanted + n])
-            if hit:
-                total += double(weight[m * weight_stride + row])
-        hits[m] = total
+def weight_of_hits(a: Reals, y: Reals, weight: Reals, n: Int, by_threshold: Flag, threshold: Real) -> Double:
+    """Return the weight of the rows whose outputs name the class that their targets name."""
+    total = 0.0
+    for row in range(weight.size):
+        at = row * n
+        if by_threshold:
+            hit = (a[at] >= threshold) == (y[at] >= threshold)
+        else:
+            hit = largest_place(a[at : at + n]) == largest_place(y[at : at + n])
+        if hit:
+            total += double(weight[row])
+    return total
 
 
 def finish_output(
@@ -396,18 +390,24 @@ def finish_output(
     training: Flag,
     backward: Flag,
     n_models: Int,
+    first: Int,
+    last: Int,
     db: Reals,
     db_stride: Int,
     tally: Doubles,
 ) -> None:
-    """Add up the chunks: cost, hits and the first step whose cost is not finite to the tally, and db (BP3)."""
-    for m in range(n_models):
-        cost = 0.0
+    """Add up the chunks: cost, hits and the first step whose cost is not finite to the tally, and db (BP3).
+
+    For the models from `first` on, of n_models.
+    """
+    for m in range(first, last):
+        cost = right = 0.0
         for chunk in range(m * n_chunks, (m + 1) * n_chunks):
             cost += costs[chunk]
+            right += hits[chunk]
         cost *= scale[m * scale_stride]
         tally[COST * n_models + m] += cost
-        tally[HITS * n_models + m] += hits[m] * scale[m * scale_stride]
+        tally[HITS * n_models + m] += right * scale[m * scale_stride]
         if training and not abs(cost) < inf and tally[FIRST_BAD * n_models + m] == 0:
             tally[FIRST_BAD * n_models + m] = clock[STEP] + 1
         if backward:
@@ -433,9 +433,11 @@ def add_squares(grad: Reals, grad_stride: Int, n: Int, size: Int, first: Int, la
         squares[i] = total
 
 
-def finish_norm(squares: Doubles, per_model: Int, bounds: Given, n_models: Int, n_groups: Int, clip: Reals) -> None:
-    """clip <- min(1, bound / norm) for each model, in each group."""
-    for m in range(n_models):
+def finish_norm(
+    squares: Doubles, per_model: Int, bounds: Given, n_models: Int, n_groups: Int, first: Int, last: Int, clip: Reals
+) -> None:
+    """clip <- min(1, bound / norm) in each group, for the models from `first` on."""
+    for m in range(first, last):
         square = 0.0
         for i in range(m * per_model, (m + 1) * per_model):
             square += squares[i]
@@ -444,7 +446,32 @@ def finish_norm(squares: Doubles, per_model: Int, bounds: Given, n_models: Int, 
             clip[group * n_models + m] = real(factor)
 
 
+# ---------------------------------------------------------------- the clock
+
+
+def move_on(steps: Int, rows: Int, clock: Ints) -> None:
+    """Count so many steps, and so many rows of this epoch."""
+    clock[STEP] += steps
+    clock[POSITION] += rows
+
+
 # ---------------------------------------------------------------- bringing a batch
+
+
+def begin_step(
+    clock: Ints, batch: Int, known: Ints, valid: Doubles, weight: Doubles, ahead: Reals, table: Reals, at: Ints
+) -> None:
+    """at <- where in the window this batch begins, table <- this step's numbers; add the rows' weights to the tally.
+
+    known   position of the window's first row, and step of this epoch whose numbers stand first in `ahead`
+    valid   (1,) what is added to `weight` (n_models,): 0 where it has been done
+    """
+    at[0] = clock[POSITION] - known[0]
+    for m in range(weight.size):
+        weight[m] += valid[0]
+    begin = (clock[POSITION] // batch - known[1]) * table.size
+    for i in range(table.size):
+        table[i] = ahead[begin + i]
 
 
 def mix(x: Word, key: Word) -> Word:
@@ -481,11 +508,11 @@ def order_rows(keys: Words, half: Word, n_rows: Int, position: Int, size: Int, n
 
 
 def take_rows(
-    x: Given, n: Int, rows: Ints, stride: Int, at: Int, batch: Int, first: Int, last: Int, out: Reals
+    x: Given, n: Int, rows: Ints, stride: Int, at: Ints, batch: Int, first: Int, last: Int, out: Reals
 ) -> None:
-    """out <- the rows of x, cast: `rows` holds a line of `stride` numbers for each order, its batch begins at `at`."""
+    """out <- the rows of x, cast: `rows` has a line of `stride` numbers for each order, its batch begins at at[0]."""
     for i in range(first, last):
-        row = rows[i // batch * stride + at + i % batch]
+        row = rows[i // batch * stride + at[0] + i % batch]
         source, target = x[row * n : row * n + n], out[i * n : i * n + n]
         for j in range(n):
             target[j] = real(source[j])
@@ -497,7 +524,7 @@ def take_codes(
     n: Int,
     rows: Ints,
     stride: Int,
-    at: Int,
+    at: Ints,
     batch: Int,
     first: Int,
     last: Int,
@@ -505,7 +532,7 @@ def take_codes(
 ) -> None:
     """out <- the codes of the labels of the rows."""
     for i in range(first, last):
-        label = whole(labels[rows[i // batch * stride + at + i % batch]])
+        label = whole(labels[rows[i // batch * stride + at[0] + i % batch]])
         source, target = codes[label * n : label * n + n], out[i * n : i * n + n]
         for j in range(n):
             target[j] = real(source[j])

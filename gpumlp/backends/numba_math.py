@@ -21,6 +21,7 @@ Function = Callable[..., Any]
 
 FLAGS = {"error_model": "numpy", "fastmath": {"contract"}}  # the other flags would assume that there is no NaN
 inline = njit(forceinline=True, **FLAGS)
+inline_reordered = njit(forceinline=True, error_model="numpy", fastmath={"contract", "reassoc"})  # sums in any order
 
 
 class _Layout:

@@ -122,11 +122,7 @@ def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[
     if sample_weight is None:
 
         def equal(rows: Any, valid: int) -> None:
-            if valid != batch.valid:
-                row_weight[:, :valid] = 1 / valid if source.mean else 1
-                row_weight[:, valid:] = 0
-                scale[:] = valid if source.mean else 1
-                batch.valid = valid
+            equal_weights(batch, valid, source.mean)
             np.add(total, valid, total)
 
         return equal
@@ -150,21 +146,33 @@ def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[
     return given
 
 
+def equal_weights(batch: Batch, valid: int, mean: bool) -> None:
+    """Give the first rows of a batch the same weight, and none to the others."""
+    if valid != batch.valid:
+        batch.row_weight[:, :valid] = 1 / valid if mean else 1
+        batch.row_weight[:, valid:] = 0
+        batch.scale[:] = valid if mean else 1
+        batch.valid = valid
+
+
+def ahead_of(numbers: StepNumbers) -> Any:
+    """Return room for the numbers of some steps."""
+    return np.empty((max(1, min(64, PIECE // numbers.table.size)), *numbers.table.shape), numbers.table.dtype)
+
+
 def numbers_launch(numbers: StepNumbers, source: BatchSource, clock: Any) -> Launch:
     """Return the function that writes this step's numbers into their table.
 
     They are computed for some steps at a time, in double, and looked up after that; anew in each epoch.
     """
-    n_names, n_groups, n_models = numbers.table.shape
-    length = max(1, min(64, PIECE // (n_names * n_groups * n_models)))
-    ahead = np.empty((length, *numbers.table.shape), numbers.table.dtype)
+    ahead = ahead_of(numbers)
     begin = end = epoch_began = -1
 
     def launch() -> None:
         nonlocal begin, end, epoch_began
         step = int(clock[POSITION]) // source.batch
         if epoch_began != clock[STEP] - step or not begin <= step < end:
-            begin, end, epoch_began = step, min(step + length, source.n_steps), int(clock[STEP]) - step
+            begin, end, epoch_began = step, min(step + len(ahead), source.n_steps), int(clock[STEP]) - step
             compute_numbers(numbers, source, int(clock[STEP]), range(begin, end), ahead)
         np.copyto(numbers.table, ahead[step - begin])
 

@@ -75,6 +75,16 @@ def _blas() -> Any:
     return controller if controller.lib_controllers else None
 
 
+def blas_files() -> list[str]:
+    """Return the files of the BLAS libraries that are loaded and can be controlled, NumPy's first."""
+    return [] if _blas() is None else [str(library["filepath"]) for library in _blas().info()]
+
+
+def look_for_blas_again() -> None:
+    """Control a BLAS, too, that has been loaded since."""
+    _blas.cache_clear()
+
+
 def blas_kernels() -> str:
     """Return the processor whose kernels the BLAS has chosen, "" if it does not tell."""
     found = [] if _blas() is None else _blas().info()
@@ -102,6 +112,11 @@ def computing() -> Iterator[None]:
                 yield
         finally:
             _Computing.depth -= 1
+
+
+def is_outermost() -> bool:
+    """Tell whether no other block of `computing` encloses the one that is open."""
+    return _Computing.depth == 1
 
 
 def divides_products() -> bool:

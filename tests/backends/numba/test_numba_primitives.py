@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpumlp.backends import numba_backend
+from gpumlp.backends import numba_backend, numba_program
+from gpumlp.backends.numba_batches import NumbaRowWindow
+from gpumlp.backends.numpy_batches import RowWindow
 from gpumlp.backends.protocol import Batch, BatchSource, Dropout, StepNumbers, Tally
 from gpumlp.backends.select import get_backend
 from gpumlp.formulas.activations import ACTIVATIONS, reads_z
@@ -28,6 +30,14 @@ def cast(x, b):
 
 def part(buffer, start, *shape):
     return buffer[:, start : start + int(np.prod(shape))].reshape(len(buffer), *shape)
+
+
+def divide_everything(monkeypatch):
+    """Let the smallest work be dealt out to the threads."""
+    for name in ("WORTH_A_THREAD", "WORTH_A_PART"):
+        monkeypatch.setattr(numba_program, name, 1e-3)
+    for name in ("PIECE_WORK", "PIECE_UNITS"):
+        monkeypatch.setattr(numba_backend, name, 1)
 
 
 def compare(case, dtype, exact=()):
@@ -109,8 +119,7 @@ def test_values_that_are_not_finite_survive_an_activation(activation, dtype):
 @pytest.mark.parametrize("n", [1, 6, 13, 40])
 def test_masks_are_those_of_the_streams_bit_for_bit(n, threads, monkeypatch):
     monkeypatch.setenv("GPUMLP_NUM_THREADS", threads)
-    for name in ("THREAD_WORK", "PRODUCT_WORK"):
-        monkeypatch.setattr(f"gpumlp.backends.{'numba' if name[0] == 'T' else 'numpy'}_backend.{name}", 1)
+    divide_everything(monkeypatch)
     b = get_backend("numba")
     keys, clock = model_keys([3, 5], [0, 1]), np.array([2**33 + 5, 0, 0])
     mask, a = np.empty((2, 9, n), bool), np.empty((2, 9, n), np.float32)
@@ -224,7 +233,7 @@ def test_orders_of_many_sizes_are_those_of_numpy():
         source = BatchSource(
             np.zeros((n_rows, 1)), None, None, None, min(n_rows, 64), True, model_keys([1] * 2, [0, 1])
         )
-        windows = [kind(source, 2) for kind in (numba_backend.RowWindow, numba_backend.NumbaRowWindow)]
+        windows = [kind(source, 2) for kind in (RowWindow, NumbaRowWindow)]
         for position in range(0, n_rows, max(1, n_rows // 3)):
             (wanted, at), (found, there) = (w.rows_at(5, position) for w in windows)
             assert at == there
@@ -295,7 +304,7 @@ def test_a_gradient_is_clipped_by_its_norm(value, dtype):
     layer("tanh", 4, 33, 5, 70),
 ], ids=["update", "output", "layer"])  # fmt: skip
 def test_one_thread_and_two_give_the_same_bits(case, dtype, monkeypatch):
-    monkeypatch.setattr(numba_backend, "THREAD_WORK", 1)
+    divide_everything(monkeypatch)
     found = []
     for threads in ("1", "2"):
         monkeypatch.setenv("GPUMLP_NUM_THREADS", threads)

@@ -1,0 +1,106 @@
+"""The threads that run programs: the caller's and its helpers, which wait for the next program without Python.
+
+A program takes some microseconds, so a helper that waited by a lock of Python would come too late. During a session
+helpers spin in compiled code for a moment, then give their processor away, then sleep some microseconds at a time; at
+its end they go home and wait by a queue, which costs nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import sys
+import threading
+from functools import cache
+from queue import SimpleQueue
+from time import sleep
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.numba_machine import MAILBOX
+from gpumlp.backends.numba_source import loop
+
+CELLS = MAILBOX // 8  # of a mailbox
+TICKET, DONE, PROGRAM = 0, 1, 2
+Native = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # a call through it lets go of Python's lock
+
+
+@cache
+def machine(name: str) -> Any:
+    """Return a function of `numba_machine`, to be called with the address of its arguments."""
+    found = loop(name, np.float64)
+    native = Native(found.address)
+    native.loop = found  # type: ignore[attr-defined]  # lives as long
+    return native
+
+
+@cache
+def idlers() -> tuple[int, int]:
+    """Return the addresses of the functions that yield the processor and that sleep some microseconds."""
+    if sys.platform == "win32":
+        names, library = ("SwitchToThread", "SwitchToThread"), ctypes.WinDLL("kernel32")
+    else:
+        names, library = ("sched_yield", "usleep"), ctypes.CDLL(None)
+    first, second = (ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names)
+    return first, second
+
+
+class _Crew:
+    """The helpers of this process. Only the thread that computes, of which there is one at a time, calls it."""
+
+    def __init__(self) -> None:
+        most = max(8, os.cpu_count() or 1)  # more than processors in tests alone
+        self._room = np.zeros((most + 1) * CELLS, np.int64)
+        shift = -(self._room.ctypes.data // 8) % CELLS
+        self.mailboxes = self._room[shift : shift + most * CELLS].reshape(most, CELLS)
+        self.address = self.mailboxes.ctypes.data
+        self._wanted: list[SimpleQueue[None]] = []
+        self._n_awake = 0
+
+    def awake(self, n: int) -> None:
+        """Let n helpers wait for programs."""
+        for helper in range(self._n_awake, n):
+            if helper == len(self._wanted):
+                self._wanted.append(SimpleQueue())
+                name = f"gpumlp {helper + 1}"
+                threading.Thread(target=self._live, args=(helper,), name=name, daemon=True).start()
+            mailbox = self.mailboxes[helper]
+            while mailbox[DONE] != mailbox[TICKET]:  # it has not read yet that it may go home
+                sleep(0)
+            self._wanted[helper].put(None)
+            self._n_awake = helper + 1
+
+    def go_home(self) -> None:
+        """Let no helper wait any more."""
+        for helper in range(self._n_awake):
+            self.mailboxes[helper, PROGRAM] = 0
+            self.mailboxes[helper, TICKET] += 1
+        self._n_awake = 0
+
+    def _live(self, helper: int) -> None:
+        cells = np.array([self.mailboxes[helper].ctypes.data, helper + 1, *idlers()], np.int64)
+        serve, address = machine("serve"), cells.ctypes.data
+        while True:
+            self._wanted[helper].get()
+            serve(address)
+
+
+crew = _Crew()
+
+
+def send_home() -> None:
+    """End what `crew.awake` began."""
+    crew.go_home()
+
+
+def _begin_anew() -> None:
+    """Forget the helpers in a forked process, which has none of them."""
+    global crew
+    crew = _Crew()
+
+
+atexit.register(send_home)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,240 @@
+"""A step as one program: compiled calls on fixed arguments, dealt out to the threads, without Python between them.
+
+The methods of the backend say what is to be done as stages. Where there are models enough, each thread carries its own
+models through all stages, while their parameters lie in its cache; otherwise the work of each stage is divided, and all
+threads wait for each other behind it. A model's bits do not depend on which of the two it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpumlp.backends import numba_crew
+from gpumlp.backends.numba_crew import Native, idlers, machine
+from gpumlp.backends.numba_source import Loop
+
+# nanoseconds of work for which a thread more pays: in a program, where it has to be woken, and in one of its stages
+WORTH_A_THREAD, WORTH_A_PART = 4_000, 1_000
+AT_ONCE = 20_000  # nanoseconds of work, which little enough data take to stay in a thread's cache
+OPERATION = 0.04  # nanoseconds of one of a loop's operations, where several are done at once
+UNEVEN = 1.2  # how much longer than on average the busiest thread may take if whole models are dealt out
+HEAD = 8  # cells of a program
+
+
+@dataclass(frozen=True)
+class Call:
+    """A compiled function and the address of its arguments.
+
+    kept   what lies at the addresses among them
+    """
+
+    address: int
+    cells: Any
+    kept: tuple[Any, ...]
+
+
+def bind(loop: Loop, *arguments: Any) -> Call:
+    """Return a call of a loop; raise TypeError for an argument that it would read wrongly: a defect of gpumlp."""
+    if len(arguments) != len(loop.kinds):
+        raise TypeError(f"loop {loop.name} takes {len(loop.kinds)} arguments, not {len(arguments)}")
+    cells: list[int] = []
+    numbers: list[tuple[int, Any, float]] = []  # written as bits
+    for (dtype, is_array), value in zip(loop.kinds, arguments, strict=True):
+        if is_array:
+            if value.dtype != dtype or value.ndim != 1 or not value.flags.c_contiguous:
+                raise TypeError(f"loop {loop.name}: an array of {value.dtype} {value.shape}, expected {dtype} in a row")
+            cells += address_of(value), value.size
+        elif dtype.kind == "f":
+            numbers.append((len(cells), dtype, value))
+            cells.append(0)
+        else:
+            cells.append(int(value))
+    table = np.array(cells, np.int64)
+    for place, dtype, value in numbers:
+        table[place : place + 1].view(dtype)[0] = value
+    return Call(loop.address, table, (loop, *arguments))
+
+
+def address_of(x: Any) -> int:
+    """Return where an array's first number lies."""
+    return int(x.__array_interface__["data"][0])
+
+
+def run_now(call: Call) -> None:
+    """Perform a call on this thread."""
+    Native(call.address)(address_of(call.cells))
+
+
+class Room:
+    """Scratch arrays of one thread, whose calls come one after another: all of one use and size share one."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, int, str], Any] = {}
+
+    def __call__(self, use: str, n: int, dtype: Any) -> Any:
+        """Return the array (n,), zeros at first."""
+        key = (use, n, np.dtype(dtype).name)
+        if key not in self._arrays:
+            self._arrays[key] = np.zeros(n, dtype)
+        return self._arrays[key]
+
+
+class Stage(Protocol):
+    """What is to be done before anything of the next stage that needs it.
+
+    n_models      whose work can be told apart
+    nanoseconds   all of it, roughly, on one thread
+    """
+
+    n_models: int
+    nanoseconds: float
+
+    def of_models(self, first: int, last: int, room: Room) -> list[Call]:
+        """Return the work of some models."""
+        ...
+
+    def of_thread(self, thread: int, n_threads: int, room: Room) -> list[Call]:
+        """Return one thread's share of all the work."""
+        ...
+
+
+@dataclass
+class Atoms:
+    """Work in small parts that are numbered through all models: rows, chunks of rows, blocks of parameters.
+
+    n       parts of one model
+    build   build(first, last, room) -> the call that does these
+    """
+
+    n_models: int
+    n: int
+    nanoseconds: float
+    build: Callable[[int, int, Room], Call]
+
+    def of_models(self, first: int, last: int, room: Room) -> list[Call]:
+        """Return the work of some models."""
+        return [self.build(first * self.n, last * self.n, room)]
+
+    def of_thread(self, thread: int, n_threads: int, room: Room) -> list[Call]:
+        """Return one thread's share of all the work."""
+        total = self.n_models * self.n
+        first, last = total * thread // n_threads, total * (thread + 1) // n_threads
+        return [self.build(first, last, room)] if first < last else []
+
+
+@dataclass
+class Pieces:
+    """Work that is cut the same way in every model: a product with what is done to its result.
+
+    n       pieces, by the sizes of one model alone
+    build   build(first model, last model, piece, room) -> the calls that do it
+    """
+
+    n_models: int
+    n: int
+    nanoseconds: float
+    build: Callable[[int, int, int, Room], list[Call]]
+
+    def of_models(self, first: int, last: int, room: Room) -> list[Call]:
+        """Return the work of some models."""
+        return [call for piece in range(self.n) for call in self.build(first, last, piece, room)]
+
+    def of_thread(self, thread: int, n_threads: int, room: Room) -> list[Call]:
+        """Return one thread's share of all the work: whole models if there is one piece, else its pieces."""
+        n = self.n_models if self.n == 1 else self.n
+        first, last = n * thread // n_threads, n * (thread + 1) // n_threads
+        if self.n == 1:
+            return self.build(first, last, 0, room) if first < last else []
+        return [call for piece in range(first, last) for call in self.build(0, self.n_models, piece, room)]
+
+
+class Program:
+    """Stages laid out for some threads; runs at each call.
+
+    repeated   whether it will run often, so that it pays to give each model its own calls
+    """
+
+    def __init__(self, stages: Sequence[Stage], n_threads: int, repeated: bool = True) -> None:
+        work = sum(stage.nanoseconds for stage in stages)
+        self.n_threads = max(1, min(n_threads, int(work / WORTH_A_THREAD)))
+        self._rooms = [Room() for _ in range(self.n_threads)]
+        segments = self._segments(stages, repeated)
+        self._kept = [call for segment in segments for part in segment for call in part]
+        arrivals = np.zeros(16, np.int64)
+        self._tables = arrivals, *tables(segments, self.n_threads)
+        addresses = (address_of(self._tables[1]), address_of(self._tables[2]), address_of(arrivals))
+        program = np.array([self.n_threads, len(segments), *addresses, 0, *idlers()], np.int64)
+        self._cells = np.array([address_of(program), 0], np.int64)
+        self._program, self._address, self._lead = program, address_of(self._cells), machine("lead")
+
+    def __call__(self) -> None:
+        """Do all of it."""
+        if self.n_threads > 1:
+            crew = numba_crew.crew  # another one in a forked process
+            crew.awake(self.n_threads - 1)
+            self._cells[1] = crew.address
+        self._lead(self._address)
+
+    def _segments(self, stages: Sequence[Stage], repeated: bool) -> list[list[list[Call]]]:
+        """Return the calls of each thread in each segment."""
+        segments: list[list[list[Call]]] = []
+        alone = False  # whether the last segment is the first thread's alone, which needs not wait for itself
+        for group in grouped(stages, lambda n_models: repeated and self._deals_models(n_models)):
+            by_model = group[0].n_models > 1 and repeated and self._deals_models(group[0].n_models)
+            parts = self._by_model(group) if by_model else self._by_stage(group[0])
+            if alone and not any(parts[1:]):
+                segments[-1][0] += parts[0]
+            else:
+                segments.append(parts)
+            alone = not any(parts[1:])
+        return segments
+
+    def _deals_models(self, n_models: int) -> bool:
+        """Tell whether each thread carries whole models."""
+        return n_models >= self.n_threads and ceil(n_models / self.n_threads) * self.n_threads / n_models <= UNEVEN
+
+    def _by_model(self, stages: Sequence[Stage]) -> list[list[Call]]:
+        """Let each thread carry its models through all stages, a few small ones at a time."""
+        n_models, n = stages[0].n_models, self.n_threads
+        at_once = max(1, int(n_models * AT_ONCE / sum(stage.nanoseconds for stage in stages)))
+        parts: list[list[Call]] = [[] for _ in range(n)]
+        for thread, part in enumerate(parts):
+            end = n_models * (thread + 1) // n
+            for first in range(n_models * thread // n, end, at_once):
+                for stage in stages:
+                    part += stage.of_models(first, min(first + at_once, end), self._rooms[thread])
+        return parts
+
+    def _by_stage(self, stage: Stage) -> list[list[Call]]:
+        n = max(1, min(self.n_threads, int(stage.nanoseconds / WORTH_A_PART)))
+        parts = [stage.of_thread(thread, n, self._rooms[thread]) for thread in range(n)]
+        return [*parts, *([] for _ in range(self.n_threads - n))]
+
+
+def grouped(stages: Sequence[Stage], deals: Callable[[int], bool]) -> list[list[Stage]]:
+    """Return the stages in order, those together whose models each thread carries through all of them."""
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        joins = groups and stage.n_models > 1 and groups[-1][0].n_models == stage.n_models and deals(stage.n_models)
+        if joins:
+            groups[-1].append(stage)
+        else:
+            groups.append([stage])
+    return groups
+
+
+def tables(segments: Sequence[Sequence[Sequence[Call]]], n_threads: int) -> tuple[Any, Any]:
+    """Return calls (n, 2) and bounds (n_threads, n_segments + 1) as `numba_machine` reads them."""
+    calls: list[tuple[int, int]] = []
+    bounds = np.zeros((n_threads, len(segments) + 1), np.int64)
+    for thread in range(n_threads):
+        bounds[thread, 0] = len(calls)
+        for i, segment in enumerate(segments):
+            calls += [(call.address, address_of(call.cells)) for call in segment[thread]]
+            bounds[thread, i + 1] = len(calls)
+    return np.array(calls, np.int64).reshape(-1, 2), bounds

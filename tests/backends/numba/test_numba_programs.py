@@ -1,0 +1,230 @@
+"""Programs of compiled calls: what waits for what, who does which part, and helpers that come and go."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.backends import numba_backend, numba_crew, numba_program, threads
+from gpumlp.backends.numba_program import Atoms, Pieces, Program, Room, bind, grouped
+from gpumlp.backends.numba_source import loop
+from gpumlp.backends.select import get_backend
+from gpumlp.formulas.term import record
+
+
+def doubling(values, n_models, offsets):
+    """Return a stage: each atom adds to its own number what stands `offsets` further on, around the end."""
+    n = values.size // n_models
+    add = loop("forward_in_place", np.float64, (("activation_value", record(lambda z: z, "z")),))
+    shifted = np.empty_like(values)
+    copy = loop("take_rows", np.float64, given=np.float64)
+    rows = (np.arange(values.size) + offsets) % values.size
+    at = np.zeros(1, np.int64)
+
+    def take(first, last, room):
+        return bind(copy, values, 1, rows, rows.size, at, rows.size, first, last, shifted)
+
+    def put(first, last, room):
+        # a row of one unit for each number: a <- a + b, b being what was taken for it
+        return bind(add, shifted, 1, 1, 1, first, last, 0, 1, values)
+
+    return [Atoms(n_models, n, 1e9, take), Atoms(n_models, n, 1e9, put)]
+
+
+@pytest.fixture
+def at_home():
+    """Whatever a test does, its helpers rest afterwards."""
+    yield
+    numba_crew.send_home()
+
+
+@pytest.mark.usefixtures("at_home")
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_a_stage_begins_when_all_threads_have_done_the_one_before(n_threads):
+    start = np.arange(35.0) + 1
+    values, expected = start.copy(), start.copy()
+    stages = [stage for offset in (1, 3, 11, 17) for stage in doubling(values, 1, offset)]
+    program = Program(stages, n_threads, repeated=False)
+    assert program.n_threads == n_threads
+    for _ in range(300 if n_threads < 5 else 20):
+        values[:] = expected[:] = start
+        program()
+        for offset in (1, 3, 11, 17):
+            expected += np.roll(expected, -offset)
+        assert np.array_equal(values, expected)
+
+
+def recorded(stages, n_threads, repeated=True):
+    """Return the calls of each thread in each segment, by what the stages' fake calls are."""
+    program = Program.__new__(Program)
+    program.n_threads, program._rooms = n_threads, [Room() for _ in range(n_threads)]
+    return program._segments(stages, repeated)
+
+
+def named(name, n_models, n, nanoseconds=1e9):
+    return Atoms(n_models, n, nanoseconds, lambda first, last, room: (name, first, last))
+
+
+def test_with_models_enough_each_thread_carries_its_own_through_all_stages():
+    stages = [named("begin", 1, 4), named("a", 4, 10), named("b", 4, 3)]
+    begin, carried = recorded(stages, 2)
+    assert begin == [[("begin", 0, 2)], [("begin", 2, 4)]]
+    assert carried[0] == [("a", 0, 10), ("b", 0, 3), ("a", 10, 20), ("b", 3, 6)]
+    assert carried[1] == [("a", 20, 30), ("b", 6, 9), ("a", 30, 40), ("b", 9, 12)]
+
+
+def test_small_models_are_carried_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(numba_program, "AT_ONCE", 2)
+    segments = recorded([named("a", 9, 5, nanoseconds=9), named("b", 9, 1, nanoseconds=0)], 2)
+    assert segments[0][0] == [("a", 0, 10), ("b", 0, 2), ("a", 10, 20), ("b", 2, 4)]
+    assert segments[0][1] == [("a", 20, 30), ("b", 4, 6), ("a", 30, 40), ("b", 6, 8), ("a", 40, 45), ("b", 8, 9)]
+
+
+def test_where_models_would_be_dealt_out_unevenly_the_work_of_each_stage_is_divided():
+    first, second = recorded([named("a", 3, 10), named("b", 3, 4)], 2)
+    assert first == [[("a", 0, 15)], [("a", 15, 30)]]
+    assert second == [[("b", 0, 6)], [("b", 6, 12)]]
+
+
+def test_small_stages_in_a_row_are_the_first_threads_and_wait_for_nobody():
+    small = [named(name, 1, 8, nanoseconds=10) for name in "abc"]
+    segments = recorded([named("large", 1, 8), *small, named("large", 1, 8)], 2)
+    assert [[len(part) for part in segment] for segment in segments] == [[1, 1], [3, 0], [1, 1]]
+
+
+def test_pieces_are_cut_alike_in_every_model_and_all_are_done_once():
+    def build(first, last, piece, room):
+        return [(m, piece) for m in range(first, last)]
+
+    for n_models, n, n_threads in [(1, 3, 2), (5, 3, 2), (4, 1, 2), (2, 1, 4), (7, 2, 3), (1, 1, 2)]:
+        stage = Pieces(n_models, n, 1e9, build)
+        for repeated in (True, False):
+            done = [c for segment in recorded([stage], n_threads, repeated) for part in segment for c in part]
+            assert sorted(done) == [(m, p) for m in range(n_models) for p in range(n)]
+
+
+def test_stages_are_grouped_by_their_models():
+    stages = [named(name, n, 1) for name, n in (("a", 1), ("b", 4), ("c", 4), ("d", 1), ("e", 1), ("f", 4))]
+    names = [[stage.build(0, 1, None)[0] for stage in group] for group in grouped(stages, lambda n: n > 3)]
+    assert names == [["a"], ["b", "c"], ["d"], ["e"], ["f"]]
+
+
+def test_a_call_refuses_what_its_loop_would_read_wrongly():
+    take = loop("order_rows", np.float32)
+    keys, rows = np.zeros(8, np.uint32), np.zeros(4, np.int64)
+    bind(take, keys, 2, 4, 0, 4, 1, rows)
+    for wrong, told in [
+        ((keys, 2, 4, 0, 4, 1), "takes 7 arguments, not 6"),
+        ((keys.astype(np.int64), 2, 4, 0, 4, 1, rows), "expected uint32"),
+        ((keys, 2, 4, 0, 4, 1, np.zeros(8, np.int64)[::2]), "in a row"),
+        ((keys, 2, 4, 0, 4, 1, rows.reshape(2, 2)), "in a row"),
+    ]:
+        with pytest.raises(TypeError, match=told):
+            bind(take, *wrong)
+
+
+def test_a_thread_has_one_scratch_array_for_each_use_and_size():
+    room = Room()
+    assert room("sums", 4, np.float32) is room("sums", 4, np.float32)
+    others = [room("sums", 5, np.float32), room("terms", 4, np.float32), room("sums", 4, np.float64)]
+    assert len({id(x) for x in [room("sums", 4, np.float32), *others]}) == 4
+
+
+# ---------------------------------------------------------------- trainings
+
+
+def train(n_models=1, backend="numba", **options):
+    net = gpumlp.Network((120, 70, 40, 5), "gelu", n_models=n_models, backend=backend, dropout=0.2, seed=2)
+    X = np.random.default_rng(0).standard_normal((150, 120)).astype(np.float32)
+    trainer = gpumlp.Trainer(net, batch_size=64, clip_norm=1.0, **options)
+    history = trainer.fit(X, np.arange(150) % 5, 3)
+    return net.parameters.theta.copy(), history["cost"], history["accuracy"]
+
+
+@pytest.mark.parametrize("n_models", [1, 3, 8])
+def test_models_carried_whole_and_divided_stages_give_the_same_bits(n_models, monkeypatch):
+    """How a program is laid out decides who computes, never what."""
+    monkeypatch.setenv("GPUMLP_NUM_THREADS", "2")
+    monkeypatch.setattr(numba_program, "WORTH_A_THREAD", 1)
+    found = []
+    for uneven in (0, 99):
+        monkeypatch.setattr(numba_program, "UNEVEN", uneven)
+        found.append(train(n_models))
+    for one, other in zip(*found, strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_without_the_address_of_a_product_numpys_is_called(monkeypatch):
+    compiled = train()
+    monkeypatch.setattr(numba_backend, "gemm_address", lambda dtype: 0)
+    for one, other in zip(compiled, train(), strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_helpers_rest_at_the_end_of_a_session_also_after_an_error(monkeypatch):
+    monkeypatch.setenv("GPUMLP_NUM_THREADS", "2")
+    monkeypatch.setattr(numba_program, "WORTH_A_THREAD", 1)
+    train()
+    assert numba_crew.crew._n_awake == 0
+    b = get_backend("numba")
+    values = np.ones(40)
+
+    def use_and_fail():
+        with b.session():
+            Program(doubling(values, 1, 3), 2)()
+            assert numba_crew.crew._n_awake == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        use_and_fail()
+    assert numba_crew.crew._n_awake == 0
+    time.sleep(0.1)
+    mailbox = numba_crew.crew.mailboxes[0]
+    assert mailbox[numba_crew.DONE] == mailbox[numba_crew.TICKET]
+
+
+@pytest.mark.usefixtures("at_home")
+def test_a_helper_that_has_fallen_asleep_takes_the_next_program():
+    values = np.ones(35)
+    program = Program(doubling(values, 1, 3), 2)
+    for pause in (0, 0.05, 0.3, 0):
+        time.sleep(pause)
+        values[:] = 1
+        program()
+        assert (values == 2).all()
+
+
+def test_networks_in_several_threads_of_python_take_turns(monkeypatch):
+    monkeypatch.setenv("GPUMLP_NUM_THREADS", "2")
+    monkeypatch.setattr(numba_program, "WORTH_A_THREAD", 1)
+    alone, found = train(), []
+    users = [threading.Thread(target=lambda: found.append(train())) for _ in range(3)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join(timeout=60)
+    assert len(found) == 3
+    assert all(other[0].tobytes() == alone[0].tobytes() for other in found)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forking is of POSIX")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that of Python 3.12 about forking with threads
+def test_a_forked_process_goes_on_with_helpers_of_its_own(monkeypatch):
+    monkeypatch.setenv("GPUMLP_NUM_THREADS", "2")
+    monkeypatch.setattr(numba_program, "WORTH_A_THREAD", 1)
+    values = np.ones(35)
+    program = Program(doubling(values, 1, 3), 2)
+    with threads.computing():
+        program()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends the child if it waits for a helper that it does not have
+            program()
+            os._exit(0 if (values == 4).all() else 1)
+        _, status = os.waitpid(child, 0)
+        numba_crew.send_home()
+    assert os.waitstatus_to_exitcode(status) == 0
