@@ -51,7 +51,8 @@ def _address_in_scipy(dtype: str) -> int:
     return address
 
 
-FEW_ROWS, LONG_ROWS = 128, 100  # up to how many rows, and from which length on, the loop is the faster
+# (rows or columns at most, rows at most, length of a row at least) for which the loop is the faster, as measured
+FASTER = ((32, 10**9, 100), (10**9, 128, 200))
 
 
 def product_call(x: Any, y: Any, out: Any, first: int, last: int) -> Call:
@@ -66,8 +67,9 @@ def is_small_and_of_rows(x: Any, y: Any, out: Any) -> bool:
     """Tell whether the loop of sums is faster than the BLAS; by the sizes of one model alone."""
     (rows, columns), inner, size = out.shape[1:], x.shape[2], out.itemsize
     n, m = dot_block()
-    fits = rows >= n and columns >= m and inner >= LONG_ROWS and min(rows, columns) <= FEW_ROWS
-    return bool(fits and x.strides[2] == size and y.strides[1] == size)
+    if rows < n or columns < m or x.strides[2] != size or y.strides[1] != size:
+        return False
+    return any(min(rows, columns) <= few and rows <= most and inner >= least for few, most, least in FASTER)
 
 
 def dots(x: Any, y: Any, out: Any, first: int, last: int) -> Call:

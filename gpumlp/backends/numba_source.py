@@ -67,6 +67,7 @@ CONSTANTS = {
     **{name: getattr(numba_kernels, name) for name in ("ROUNDS", "SUMMED")},
     **{name: getattr(numba_machine, name) for name in ("SPINS", "YIELDS", "NAP", "MAILBOX")},
 }
+DOT_PANEL = 64
 REORDERED = frozenset(
     {"add_squares", "dots"}
 )  # sums that LLVM may take apart; their order depends on their length alone
@@ -162,23 +163,25 @@ def dot_loop(dtype: str) -> Loop:
 
     (n_rows, n_columns, inner, first, last, x, xs, xm, y, ys, ym, out, os, om): flat arrays, with the distances of their
     rows (s) and of their models (m). dot_block() rows and columns are summed at once, in registers; at the edges blocks
-    overlap, so there have to be that many. Each sum runs in the same order wherever it stands.
+    overlap, so there have to be that many. Each sum runs in the same order wherever it stands. All rows of x meet
+    DOT_PANEL rows of y, which stay in the cache, before they meet the next ones.
     """
     n, m = dot_block()
     cells = [(r, c) for r in range(n) for c in range(m)]
     lines = [
         "def dots(n_rows, n_columns, inner, first, last, x, xs, xm, y, ys, ym, out, os, om):",
         "    for model in range(first, last):",
-        f"        for i0 in range(0, n_rows, {n}):",
-        f"            i = min(i0, n_rows - {n})",
-        *(f"            x{r} = x[model * xm + (i + {r}) * xs :]" for r in range(n)),
-        f"            for j0 in range(0, n_columns, {m}):",
-        f"                j = min(j0, n_columns - {m})",
-        *(f"                y{c} = y[model * ym + (j + {c}) * ys :]" for c in range(m)),
-        *(f"                s{r}_{c} = real(0)" for r, c in cells),
-        "                for k in range(inner):",
-        *(f"                    s{r}_{c} += x{r}[k] * y{c}[k]" for r, c in cells),
-        *(f"                out[model * om + (i + {r}) * os + j + {c}] = s{r}_{c}" for r, c in cells),
+        f"        for panel in range(0, n_columns, {DOT_PANEL}):",
+        f"            for i0 in range(0, n_rows, {n}):",
+        f"                i = min(i0, n_rows - {n})",
+        *(f"                x{r} = x[model * xm + (i + {r}) * xs :]" for r in range(n)),
+        f"                for j0 in range(panel, min(panel + {DOT_PANEL}, n_columns), {m}):",
+        f"                    j = min(j0, n_columns - {m})",
+        *(f"                    y{c} = y[model * ym + (j + {c}) * ys :]" for c in range(m)),
+        *(f"                    s{r}_{c} = real(0)" for r, c in cells),
+        "                    for k in range(inner):",
+        *(f"                        s{r}_{c} += x{r}[k] * y{c}[k]" for r, c in cells),
+        *(f"                    out[model * om + (i + {r}) * os + j + {c}] = s{r}_{c}" for r, c in cells),
     ]
     annotations = ["Int"] * 5 + ["Reals", "Int", "Int"] * 3
     return _compiled("dots", dtype, [_kind(a, dtype) for a in annotations], [], "\n".join(lines) + "\n")

@@ -62,7 +62,9 @@ def test_a_product_of_any_layout(shape, dtype, shared):
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("shape", [(1, 6, 100, 4), (3, 7, 131, 9), (2, 64, 784, 10), (2, 13, 33, 130)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 6, 100, 4), (3, 7, 131, 9), (2, 64, 784, 10), (2, 13, 33, 130), (1, 9, 120, 200)], ids=str
+)
 def test_the_loop_of_sums_gives_the_products_of_rows_with_rows(shape, dtype, shared):
     def of_rows(x, y, out, first, last):
         return dots(x, transposed(np.ascontiguousarray(transposed(y))), out, first, last)
@@ -110,7 +112,9 @@ def test_the_loop_is_taken_for_small_products_of_rows_alone():
         (64, 784, 128),
         (64, 784, 4000),
         (n, 200, m),
+        (3000, 100, 32),
         (300, 784, 300),
+        (128, 128, 128),
         (64, 10, 128),
         (1, 784, 9),
     ]:
@@ -118,7 +122,7 @@ def test_the_loop_is_taken_for_small_products_of_rows_alone():
         out = np.empty((1, rows, columns))
         taken[rows, inner, columns] = is_small_and_of_rows(x, transposed(y), out)
         assert not is_small_and_of_rows(x, np.empty((1, inner, columns)), out)
-    assert list(taken.values()) == [True, True, True, False, False, False]
+    assert list(taken.values()) == [True, True, True, True, False, False, False, False]
 
 
 def test_an_array_with_gaps_between_its_numbers_is_refused():
