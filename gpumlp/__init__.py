@@ -11,21 +11,25 @@ from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel, load
 from gpumlp.training import schedules
+from gpumlp.training.choice import Choice, Measurement
 from gpumlp.training.history import History
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
 from gpumlp.training.progress import ProgressBar
 from gpumlp.training.trainer import Trainer
+from gpumlp.training.tuning import tune
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Activation",
+    "Choice",
     "Cost",
     "CsvLog",
     "EarlyStopping",
     "History",
     "JsonLinesLog",
     "KeepBest",
+    "Measurement",
     "Metric",
     "Monitor",
     "Network",
@@ -43,5 +47,6 @@ __all__ = [
     "register",
     "rules",
     "schedules",
+    "tune",
     "use_backend",
 ]

@@ -65,6 +65,9 @@ def train(
     The weights reported and saved are those of the epoch with the lowest cost on the training rows.
     With --early-stopping a tenth of the training rows is set aside, and the lowest cost on these decides.
 
+    With --batch-size tune the fastest batch size is measured first, and, unless --backend names one, the fastest
+    backend; two runs may then differ, as the machine's speed does.
+
     The target of a regression is standardised for training, and predictions are scaled back.
     It is left as it is where the cost does not take all numbers, such as poisson.
     """
@@ -93,7 +96,7 @@ def train(
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
     with notes_told(not quiet):
         history = fit(problem, parts, model, trainer, epochs, best, watchers(early_stopping, log, quiet), save)
-    result = report(problem, parts, model, history, best)
+    result = report(problem, parts, model, history, best) | {"batch_size": trainer.batch_size}
     print(as_object(result) if as_json else closing_line(result))
     if save is not None:
         saved = model.save(save)

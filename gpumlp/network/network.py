@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.protocol import Array, Backend, Tally
-from gpumlp.backends.select import get_backend
+from gpumlp.backends.select import BACKENDS, asked_for, get_backend
 from gpumlp.errors import ConfigurationError, ShapeError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.costs import Cost
@@ -71,6 +71,9 @@ class Network:
     model_ids    the models' own numbers, 0 to n_models - 1 by default: everything random about a model depends on its
                  seed and its number alone, so that one of a stack can be run again by itself
 
+    alternatives the backends among which a trainer with batch_size="tune" may choose: those that "auto" and the device
+                 leave open, or the one that was asked for
+
     Raises       ConfigurationError, UnknownName, FormulaError, BackendUnavailable
     """
 
@@ -106,7 +109,9 @@ class Network:
                 f"{len(self.seeds)} seeds for {self.n_models} models; give one int, or one for each model"
             )
         self.dropout = _rates(dropout, self.architecture.n_layers - 1)
-        self.backend: Backend = get_backend(None if backend == "auto" else backend, device, dtype, precision)
+        name = None if backend == "auto" else backend
+        self.backend: Backend = get_backend(name, device, dtype, precision)
+        self.alternatives = _alternatives(self.backend, name, device)
         layout = ParameterLayout(self.architecture.sizes)
         self.parameters = Parameters(self.backend, layout, self.n_models)
         self.initialiser = get_initialiser(initialiser)
@@ -167,6 +172,38 @@ class Network:
             checked.append((array, out))
         for array, out in checked:
             self._put(array, out)
+
+    def move_to(
+        self, backend: str, device: str | None = None, precision: str | None = None, pinned: bool = True
+    ) -> None:
+        """Compute on another backend from now on, with the same parameters, bit for bit, and the same seeds and ids.
+
+        A trainer of this network brings along what it keeps. Arrays that `weights` and `biases` gave before are no
+        longer the network's. Not while it is trained.
+
+        precision  how products are computed there; None: as they are here
+        pinned     whether it has been asked for by name, so that a trainer with batch_size="tune" leaves it there
+        Raises     BackendUnavailable, OutOfMemory, ConfigurationError; the network is then as it was
+        """
+        name = None if backend == "auto" else backend
+        there = get_backend(name, device, self.dtype, self._precision_at(name, device, precision))
+        parameters = Parameters(there, self.parameters.layout, self.n_models)
+        there.copy(there.asarray(self.backend.to_host(self.parameters.theta)), parameters.theta)
+        self.backend, self.parameters = there, parameters
+        if pinned:
+            self.alternatives = _alternatives(there, name, device)
+
+    def _precision_at(self, name: str | None, device: str | None, precision: str | None) -> str | None:
+        """Return the precision asked for, else the one that products are computed in; raise if that would be lost."""
+        here = self.backend.precision
+        if precision is not None or here == self.dtype.name:
+            return precision
+        if asked_for(name) in ("numpy", "numba") or device == "cpu":
+            raise ConfigurationError(
+                f'this network computes its products as {here}, which only cuda does; move_to("{name or "auto"}", '
+                f'precision="{self.dtype.name}") gives that up'
+            )
+        return here
 
     # ---------------------------------------------------------------- passes
 
@@ -299,6 +336,15 @@ def check_sample_weight(sample_weight: Any, n_rows: int, n_models: int) -> HostA
     if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights.sum(axis=1) > 0).all()):
         raise ConfigurationError("sample_weight must be finite and not negative, and some of each model's above 0")
     return weights
+
+
+def _alternatives(backend: Backend, name: str | None, device: str | None) -> tuple[str, ...]:
+    """Return the backends that an argument, use_backend, GPUMLP_BACKEND, device and precision leave open."""
+    if asked_for(name) != "auto" or backend.precision != backend.dtype.name:
+        return (backend.name,)
+    if device in (None, "auto"):
+        return BACKENDS
+    return ("numpy", "numba") if device == "cpu" else ("cuda",)
 
 
 def _whole_numbers(values: Any, name: str) -> tuple[int, ...]:

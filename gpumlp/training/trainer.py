@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from gpumlp.network.network import Network, check_sample_weight
 from gpumlp.network.targets import Targets, check_inputs, check_targets
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.shapes import HostArray, expect, is_on_device
+from gpumlp.training.choice import Choice
 from gpumlp.training.history import History
 from gpumlp.training.hyper_table import HyperTable
 from gpumlp.training.monitors import EpochReport, Monitor, RunInfo, Stop, WeightKeeper
@@ -32,7 +33,10 @@ class Trainer:
     net                  the Network, whose parameters are overwritten
     optimizer            name of an update rule, or a configured one: gpumlp.rules.adam(beta1=0.8)
     learning_rate        a number, or one for each model; l2, l1 and a rule's numbers likewise
-    batch_size           rows of a batch, or "full"; a short last batch counts by its own size
+    batch_size           rows of a batch, or "full"; a short last batch counts by its own size. "tune": the first `fit`
+                         measures for about three seconds, as `gpumlp.tune` does, which size is fastest on its data, and
+                         from then on, after `reset`, too, that is the batch size. A network whose backend was chosen
+                         by "auto" moves to another one if that is faster there
     reduction            "mean" of the gradients of a batch, or their "sum"
     l2, l1               penalties (l2 / 2) |W|^2 and l1 |W| in the averaged cost, on weights only; under "sum" they are
                          multiplied by the batch's rows as the cost is
@@ -49,6 +53,7 @@ class Trainer:
                          host time, which matters where a step takes the device some microseconds
 
     state                afterwards, by name, what the rule keeps: (n_models, n_params) each, CuPy arrays on cuda
+    choice               the Choice in use, with all that was measured; None where nothing was tuned
     history              the History of the last `fit`, also of one that an error or Ctrl-C ended
     diverged             model id -> when; has_diverged (n_models,): these models stay as they are until `reset`
 
@@ -77,8 +82,11 @@ class Trainer:
         self.rule = RULES.get(optimizer)
         check_rule(self.rule)
         self.batch_size = batch_size
-        if batch_size != "full" and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
-            raise ConfigurationError(f'batch_size={batch_size!r}: expected a number of rows of at least 1, or "full"')
+        self.choice: Choice | None = None
+        if batch_size not in ("full", "tune") and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
+            raise ConfigurationError(
+                f'batch_size={batch_size!r}: expected a number of rows of at least 1, "full" or "tune"'
+            )
         if not (isinstance(steps_per_launch, int | np.integer) and steps_per_launch >= 1):
             raise ConfigurationError(f"steps_per_launch={steps_per_launch!r}: expected a whole number of at least 1")
         self.steps_per_launch = int(steps_per_launch)
@@ -101,27 +109,66 @@ class Trainer:
             train_biases,
             momentum_on_biases,
         )
-        self.numbers = build_numbers(self.rule, self.hyper, net)
+        self.step_options = {  # what a step's time may depend on
+            "optimizer": self.rule,
+            "reduction": reduction,
+            "l2": l2,
+            "l1": l1,
+            "clip_norm": clip_norm,
+            "shuffle": shuffle,
+            "train_biases": train_biases,
+            "momentum_on_biases": momentum_on_biases,
+            "steps_per_launch": self.steps_per_launch,
+        }
         self._initial_state = dict(state or {})
         unknown = set(self._initial_state) - set(self.rule.state)
         if unknown:
             raise ConfigurationError(
                 f"state holds {sorted(unknown)}, update rule {self.rule.name} keeps {list(self.rule.state)}"
             )
-        backend, layout = net.backend, net.parameters.layout
-        self.clock = backend.empty((3,), np.int64)
-        self._states = backend.empty(
+        self.numbers = build_numbers(self.rule, self.hyper, net)
+        self._backend, layout = net.backend, net.parameters.layout
+        self.clock = net.backend.empty((3,), np.int64)
+        self._states = net.backend.empty(
             (len(self.rule.state), net.n_models, layout.n_params), what=f"the state of {self.rule.name}"
         )
-        self.state = {name: self._states[i] for i, name in enumerate(self.rule.state)}
         self._set_state()
+
+    # ---------------------------------------------------------------- where it computes
+
+    def follow(self) -> None:
+        """Bring what the trainer keeps to where the network computes now; every method does so by itself."""
+        before, there = self._backend, self.net.backend
+        if before is there:
+            return
+        clock = there.asarray(before.to_host(self.clock))
+        states = there.asarray(before.to_host(self._states), what=f"the state of {self.rule.name}")
+        numbers = build_numbers(self.rule, self.hyper, self.net)
+        self.clock, self._states, self.numbers, self._backend = clock, states, numbers, there
+
+    def use(self, choice: Choice, pinned: bool = True) -> None:
+        """Train with this batch size on this backend from now on.
+
+        pinned   as of Network.move_to
+        """
+        if choice.backend != self.net.backend.name:
+            self.net.move_to(choice.backend, pinned=pinned)
+            self.follow()
+        self.choice, self.batch_size = choice, choice.batch_size
 
     # ---------------------------------------------------------------- state
 
     def reset(self) -> None:
         """Start anew: initial weights, state of the rule, step and epoch counters; stopped models run again."""
+        self.follow()
         self.net.reset()
         self._set_state()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the rule keeps, by name: (n_models, n_params) each."""
+        self.follow()
+        return {name: self._states[i] for i, name in enumerate(self.rule.state)}
 
     def _set_state(self) -> None:
         backend = self.net.backend
@@ -158,11 +205,13 @@ class Trainer:
     @property
     def step_count(self) -> int:
         """Steps done since the last reset."""
+        self.follow()
         return int(self.net.backend.to_host(self.clock)[STEP])
 
     @property
     def epoch_count(self) -> int:
         """Epochs done since the last reset."""
+        self.follow()
         return int(self.net.backend.to_host(self.clock)[EPOCH])
 
     # ---------------------------------------------------------------- fit
@@ -192,6 +241,78 @@ class Trainer:
         return _Run(self, X, Y, epochs, validation, sample_weight, order, monitors).run()
 
 
+class TrainingSet(NamedTuple):
+    """A user's arrays, checked; on the host, or on the device where the user has them."""
+
+    X: HostArray
+    targets: Targets
+    weights: HostArray | None
+
+    def source(self, trainer: Trainer, batch: int | str, explicit: bool = False) -> BatchSource:
+        """Return the set on the trainer's backend, in batches, with the order in which its rows come.
+
+        explicit   whether that is written into `rows` epoch by epoch
+        """
+        net, backend, n_rows = trainer.net, trainer.net.backend, len(self.X)
+        keys = rows = None
+        if explicit:
+            rows = backend.empty((1, n_rows), np.int64)
+        elif trainer.shuffle == "shared":
+            keys = shared_key(net.seeds[0])[None]
+        elif trainer.shuffle:
+            keys = model_keys(net.seeds, net.model_ids)
+        return build_source(
+            backend,
+            self.X,
+            self.targets,
+            n_rows if batch == "full" else min(int(batch), n_rows),
+            sample_weight=self.weights,
+            mean=trainer.reduction == "mean",
+            keys=keys,
+            rows=rows,
+        )
+
+
+def check_training_set(net: Network, X: Any, Y: Any, sample_weight: Any = None) -> TrainingSet:
+    """Return the arrays as this network is trained on them; raise ShapeError, DataError or ConfigurationError."""
+    backend = net.backend
+    with backend.session():
+        X = check_inputs(bring(X, "X", backend), net.architecture)
+        targets = check_targets(bring(Y, "Y", backend), len(X), net.architecture, net.dtype)
+        weights = None
+        if sample_weight is not None:
+            weights = check_sample_weight(bring(sample_weight, "sample_weight", backend), len(X), net.n_models)
+    return TrainingSet(X, targets, weights)
+
+
+class Steps:
+    """The steps of an epoch: those of a `fit`, and those that tuning times.
+
+    clock, numbers   the trainer's, or others of the same kind
+    """
+
+    def __init__(
+        self, trainer: Trainer, source: BatchSource, targets: Targets, clock: Any, numbers: StepNumbers
+    ) -> None:
+        net, self.backend = trainer.net, trainer.net.backend
+        self.source, self.clock, self.numbers = source, clock, numbers
+        self.tally = Tally(self.backend.empty((4, net.n_models), np.float64), targets.counts_hits, targets.threshold)
+        numbers.factors = np.ones(source.n_steps)
+        self.step = TrainingStep(
+            net, source, trainer.hyper, numbers, trainer._states, clock, self.tally, trainer.steps_per_launch
+        )
+
+    def begin_epoch(self) -> None:
+        """Set the tables that hold for the whole epoch, of which the numbers may have changed."""
+        self.backend.fill(self.tally.values, 0)
+        self.backend.fill(self.clock[POSITION : POSITION + 1], 0)
+        self.backend.bring_numbers(self.numbers)
+
+    def end_epoch(self, epochs: int) -> None:
+        """Note how many epochs are done."""
+        self.backend.fill(self.clock[EPOCH : EPOCH + 1], epochs)
+
+
 class _Run:
     """One `fit`: validates, builds the step, and goes through the epochs."""
 
@@ -207,79 +328,53 @@ class _Run:
         monitors: Sequence[Monitor],
     ) -> None:
         self.trainer, self.net = trainer, trainer.net
-        self.backend, self.numbers = self.net.backend, trainer.numbers
+        trainer.follow()
         if not (isinstance(epochs, int | np.integer) and epochs >= 0):
             raise ConfigurationError(f"epochs={epochs!r}: expected a whole number of at least 0")
         self.epochs, self.monitors = int(epochs), list(monitors)
-        self.numbers.skip[:] = trainer.has_diverged  # a monitor stops one fit only
-        if self.numbers.skip.all():
+        if trainer.has_diverged.all():
             raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
+        data = check_training_set(self.net, X, Y, sample_weight)
+        self.order = None if order is None else check_order(order, self.epochs, len(data.X))
+        checked = self._check_validation(validation)
+        if trainer.batch_size == "tune":
+            self._tune(X, Y, sample_weight, validation)
+        self.backend, self.numbers = self.net.backend, trainer.numbers
+        self.numbers.skip[:] = trainer.has_diverged  # a monitor stops one fit only
         with self.backend.session():
-            targets = self._bring_data(X, Y, sample_weight, order)
-        n_models = self.net.n_models
-        self.tally = Tally(self.backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
-        self.numbers.factors = np.ones(self.source.n_steps)
-        self.step = TrainingStep(
-            self.net,
-            self.source,
-            trainer.hyper,
-            self.numbers,
-            trainer._states,
-            trainer.clock,
-            self.tally,
-            trainer.steps_per_launch,
-        )
-        self.validation_Y, self.validation = self._build_validation(validation)
+            self.source = data.source(trainer, trainer.batch_size, explicit=order is not None)
+        self.steps = Steps(trainer, self.source, data.targets, trainer.clock, self.numbers)
+        self.tally = self.steps.tally
+        self.validation = None if checked is None else self._evaluation(*checked)
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
         self.last_finite = _Keeper(self.net)
 
-    def _bring_data(self, X: Any, Y: Any, sample_weight: Any, order: Any) -> Targets:
-        """Check the user's arrays, make the training set of them, and return the targets."""
-        net, backend = self.net, self.backend
-        X = check_inputs(bring(X, "X", backend), net.architecture)
-        targets = check_targets(bring(Y, "Y", backend), len(X), net.architecture, net.dtype)
-        weights = None
-        if sample_weight is not None:
-            weights = check_sample_weight(bring(sample_weight, "sample_weight", backend), len(X), net.n_models)
-        self.order = None if order is None else check_order(order, self.epochs, len(X))
-        self.source = self._build_source(X, targets, weights)
-        return targets
-
-    def _build_source(self, X: HostArray, targets: Targets, weights: HostArray | None) -> BatchSource:
-        """Return the training set with the order in which its rows come."""
-        trainer, net = self.trainer, self.net
-        batch = len(X) if trainer.batch_size == "full" else min(int(trainer.batch_size), len(X))
-        keys = rows = None
-        if self.order is not None:
-            rows = self.backend.empty((1, len(X)), np.int64)
-        elif trainer.shuffle == "shared":
-            keys = shared_key(net.seeds[0])[None]
-        elif trainer.shuffle:
-            keys = model_keys(net.seeds, net.model_ids)
-        return build_source(
-            self.backend,
-            X,
-            targets,
-            batch,
-            sample_weight=weights,
-            mean=trainer.reduction == "mean",
-            keys=keys,
-            rows=rows,
-        )
-
-    def _build_validation(self, validation: tuple[Any, Any] | None) -> tuple[Any, Evaluation | None]:
+    def _check_validation(self, validation: tuple[Any, Any] | None) -> tuple[HostArray, Targets] | None:
         if validation is None:
-            return None, None
+            return None
         if not (isinstance(validation, tuple | list) and len(validation) == 2):
             raise ConfigurationError("validation: expected a pair (X, Y)")
-        net = self.net
-        self.validation_X = validation[0]
-        with self.backend.session():
-            X, Y = (bring(v, f"validation {name}", self.backend) for v, name in zip(validation, "XY", strict=True))
+        net, backend = self.net, self.net.backend
+        self.validation_X, self.validation_Y = validation
+        with backend.session():
+            X, Y = (bring(v, f"validation {name}", backend) for v, name in zip(validation, "XY", strict=True))
             X = check_inputs(X, net.architecture, "validation X")
-            targets = check_targets(Y, len(X), net.architecture, net.dtype, "validation Y")
-            return validation[1], Evaluation(self.backend, net.architecture, net.parameters, X, targets)
+            return X, check_targets(Y, len(X), net.architecture, net.dtype, "validation Y")
+
+    def _evaluation(self, X: HostArray, targets: Targets) -> Evaluation:
+        with self.backend.session():
+            return Evaluation(self.backend, self.net.architecture, self.net.parameters, X, targets)
+
+    def _tune(self, X: Any, Y: Any, sample_weight: Any, validation: tuple[Any, Any] | None) -> None:
+        """Find the batch size, and the backend where that is free, and use both from now on."""
+        from gpumlp.training.tuning import backends_for, tune  # which builds trainers itself
+
+        arrays = (X, Y, sample_weight, *(validation or ()))
+        backends = backends_for(self.net, stays=any(is_on_device(x) for x in arrays))
+        options = self.trainer.step_options | ({} if self.order is None else {"shuffle": False})
+        choice = tune(self.net, X, Y, backends=backends, sample_weight=sample_weight, **options)
+        self.trainer.use(choice, pinned=False)
 
     def run(self) -> History:
         """Go through the epochs; monitors are told of the end whatever happens."""
@@ -313,7 +408,7 @@ class _Run:
             monitor.epoch_began(epoch + 1)
         active = ~self.numbers.skip
         seconds = self._steps()
-        self.backend.fill(self.trainer.clock[EPOCH : EPOCH + 1], epoch + 1)
+        self.steps.end_epoch(epoch + 1)
         values = {name: np.where(active, value, np.nan) for name, value in read_tally(self.backend, self.tally).items()}
         rate = self.trainer.hyper.values["eta"][0] * self.numbers.factors[-1]
         values["learning_rate"] = np.where(active, rate, np.nan)
@@ -339,20 +434,18 @@ class _Run:
 
     def _begin_epoch(self, epoch: int, first: int) -> None:
         """Set the tables that hold for the whole epoch."""
-        self.backend.fill(self.tally.values, 0)
-        self.backend.fill(self.trainer.clock[POSITION : POSITION + 1], 0)
         schedule = self.trainer.schedule
         if isinstance(schedule, Schedule):
             self.numbers.factors = schedule.factors(
                 self.trainer.step_count, epoch, self.source.n_steps, first + self.epochs
             )
-        self.backend.bring_numbers(self.numbers)
+        self.steps.begin_epoch()
         if self.order is not None:
             self.backend.copy(self.backend.asarray(self.order[epoch - first][None]), self.source.rows)
 
     def _steps(self) -> float:
         """Perform the steps of an epoch and return how long they took, in seconds."""
-        step = self.step
+        step = self.steps.step
         told = [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
         began = perf_counter()
         with self.backend.session():

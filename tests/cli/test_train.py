@@ -117,6 +117,24 @@ def test_an_option_means_the_same_in_all_its_spellings(gpumlp, tmp_path, spellin
         assert not np.array_equal(plain, weights[0])
 
 
+@pytest.mark.parametrize("spelling", ["--batch-size", "--batchsize", "-b"])
+def test_a_tuned_batch_size_is_told_and_training_is_as_with_that_size(gpumlp, tmp_path, spelling):
+    options = ("xor", "--epochs", 3, "--hidden", 3, "--json")
+    ended = gpumlp("train", *options, spelling, "tune", "-o", tmp_path / "tuned.npz")
+    result = result_of(ended)
+    told = [line for line in ended.err.splitlines() if "batch size" in line]
+    assert len(told) == 1
+    assert told[0].startswith(f"note      batch size {result['batch_size']} on numpy: ")
+    gpumlp("train", *options, "-b", result["batch_size"], "-o", tmp_path / "given.npz")
+    assert (tmp_path / "tuned.npz").read_bytes() == (tmp_path / "given.npz").read_bytes()
+
+
+def test_a_batch_size_that_is_none_is_refused(gpumlp):
+    ended = gpumlp("train", "iris", "--batch-size", "auto")
+    assert ended.status == 2
+    assert 'expected a number of rows of at least 1, "full" or "tune"' in ended.err
+
+
 def test_what_the_options_say_is_what_is_built(gpumlp, tmp_path):
     options = ("--hidden", "6,4", "--activation", "tanh, leaky_relu(0.2)", "--output", "sigmoid", "--cost", "quadratic")
     ended = gpumlp("train", "iris", *QUICK, *options, "--dropout", 0.1, "--dtype", "float64", "-o", tmp_path / "m.npz")
