@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check lint types imports unit format bench kernels-report clean
+.PHONY: demo test check lint types imports unit format bench kernels-report sanitize clean
 
 demo: .venv/.base
 	$(BIN)/gpumlp train digits --hidden 64,32 --epochs 60 --standardise --seed 0
@@ -37,6 +37,10 @@ format: .venv/.dev
 # What the real NVRTC makes of the kernels; no GPU is needed. make kernels-report ARGS="--arch 75,90 --kernel update"
 kernels-report: .venv/.dev
 	$(BIN)/python tests/kernels/report.py $(ARGS)
+
+# Trains under NVIDIA's compute-sanitizer; needs a GPU and the CUDA toolkit. make sanitize ARGS="racecheck"
+sanitize: .venv/.dev
+	$(BIN)/python tests/kernels/sanitize.py $(ARGS)
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "gpumlp needs Python 3.10 or newer, this is " + sys.version)'

@@ -1,4 +1,4 @@
-// What all kernels share: 16-byte vectors, sums in a fixed order, Philox and Feistel.
+// What all kernels share: 16-byte vectors, sums in a fixed order, softmax, Philox and Feistel.
 //
 // Pasted in front of each kernel, never included: CuPy's cache of compiled kernels looks at the pasted text alone.
 // `real` is float or double.
@@ -11,9 +11,20 @@
 
 constexpr int VEC = 16 / sizeof(real);
 
-struct alignas(16) Vector {
-    real v[VEC];
+// N values side by side, which one access moves
+template <int N>
+struct alignas(N * sizeof(real)) Values {
+    real v[N];
 };
+
+using Vector = Values<VEC>;
+
+template <int N>
+__device__ __forceinline__ Values<N> operator+(Values<N> x, const Values<N>& y) {
+#pragma unroll
+    for (int k = 0; k < N; ++k) x.v[k] += y.v[k];
+    return x;
+}
 
 // x[first .. first + VEC), of which what lies beyond n is 0; x + first must be a multiple of 16 bytes
 __device__ __forceinline__ Vector load(const real* x, long long first, long long n) {
@@ -43,6 +54,39 @@ __device__ __forceinline__ void store(real* x, long long first, long long n, con
         if (first + k < n) x[first + k] = values.v[k];
 }
 
+// a row's N values from place j on; x + j must be a multiple of their size
+template <int N>
+__device__ __forceinline__ Values<N> values_at(const real* x, long long j) {
+    return *reinterpret_cast<const Values<N>*>(x + j);
+}
+
+// the same of what other blocks wrote: past this multiprocessor's own cache, which may be older
+template <int N>
+__device__ __forceinline__ Values<N> others_values_at(const real* x, long long j) {
+    Values<N> found;
+    if constexpr (sizeof(found) == sizeof(int4)) {
+        const int4 bits = __ldcg(reinterpret_cast<const int4*>(x + j));
+        memcpy(&found, &bits, sizeof(found));
+    } else {
+#pragma unroll
+        for (int k = 0; k < N; ++k) found.v[k] = __ldcg(x + j + k);
+    }
+    return found;
+}
+
+template <int N>
+__device__ __forceinline__ void put(real* x, long long j, const Values<N>& values) {
+    *reinterpret_cast<Values<N>*>(x + j) = values;
+}
+
+// the same wherever x + j lies
+template <int N>
+__device__ __forceinline__ void put_anywhere(real* x, long long j, const Values<N>& values) {
+    if ((unsigned long long)(x + j) % sizeof(values) == 0) return put(x, j, values);
+#pragma unroll
+    for (int k = 0; k < N; ++k) x[j + k] = values.v[k];
+}
+
 // 64-bit division takes several times as long as 32-bit division, which nearly always suffices
 __device__ __forceinline__ long long divide(long long n, long long d) {
     return ((n | d) >> 32) == 0 ? (long long)((unsigned)n / (unsigned)d) : n / d;
@@ -64,43 +108,37 @@ __device__ __forceinline__ T block_sum(T x, T* shared) {
     return sum;
 }
 
-// The sum of x over a group of neighbouring lanes, in all of them; the group's size is a power of two up to 32.
+constexpr int WARP = 32;
+
+__device__ __forceinline__ real from_lane(real x, int n) {
+    return __shfl_xor_sync(0xFFFFFFFFu, x, n);
+}
+
+// What `join` makes of the x of a group of threads, in all of them; all threads of the block call it together. The group
+// are neighbouring lanes, as many as a power of two up to 32, or with WHOLE_BLOCK all warps of a block, 8 at most.
+template <bool WHOLE_BLOCK, class T, class Join>
+__device__ __forceinline__ T join_group(T x, int group, const Join& join) {
+    for (int n = (WHOLE_BLOCK ? WARP : group) / 2; n > 0; n /= 2) x = join(x, from_lane(x, n));
+    if constexpr (WHOLE_BLOCK) {
+        __shared__ T of_warp[8];
+        __syncthreads();  // what stood there before has been read
+        if (threadIdx.x % WARP == 0) of_warp[threadIdx.x / WARP] = x;
+        __syncthreads();
+        x = of_warp[0];
+        for (int w = 1; w < group / WARP; ++w) x = join(x, of_warp[w]);
+    }
+    return x;
+}
+
+template <bool WHOLE_BLOCK>
 __device__ __forceinline__ real group_sum(real x, int group) {
-    for (int n = group / 2; n > 0; n /= 2) x += __shfl_xor_sync(0xFFFFFFFFu, x, n, group);
-    return x;
+    return join_group<WHOLE_BLOCK>(x, group, [](real p, real q) { return p + q; });
 }
 
-// The largest of a group of lanes' values. A NaN among them may be lost: it comes back by the sum of exponentials.
+// The largest of a group's values. A NaN among them may be lost: it comes back by the sum of exponentials.
+template <bool WHOLE_BLOCK>
 __device__ __forceinline__ real group_largest(real x, int group) {
-    for (int n = group / 2; n > 0; n /= 2) {
-        const real other = __shfl_xor_sync(0xFFFFFFFFu, x, n, group);
-        x = other > x ? other : x;
-    }
-    return x;
-}
-
-struct SoftmaxSums {
-    real largest, sum;  // of z, and of exp(z - largest)
-};
-
-// z <- z + b and a <- softmax(z) for a row of n units, which a group of lanes shares; all lanes of a warp call it, those
-// without a row with n = 0
-__device__ __forceinline__ SoftmaxSums softmax_row(
-    real* z, real* a, const real* b, long long n, int lane, int group)
-{
-    real largest = -INFINITY, sum = 0;
-    for (long long j = lane; j < n; j += group) {
-        z[j] += b[j];
-        largest = z[j] > largest ? z[j] : largest;
-    }
-    largest = group_largest(largest, group);
-    for (long long j = lane; j < n; j += group) {
-        a[j] = exp(z[j] - largest);
-        sum += a[j];
-    }
-    sum = group_sum(sum, group);
-    for (long long j = lane; j < n; j += group) a[j] /= sum;
-    return {largest, sum};
+    return join_group<WHOLE_BLOCK>(x, group, [](real p, real q) { return q > p ? q : p; });
 }
 
 // True in all threads of the block that comes last of n to this ticket, which is then 0 again. What the others wrote
@@ -116,6 +154,67 @@ __device__ __forceinline__ bool last_to_arrive(unsigned* ticket, unsigned n) {
     __syncthreads();
     __threadfence();
     return last;
+}
+
+constexpr long long RESULT = -1;
+
+// One sum, of which each block has a part, its chunk. Chunks are added in groups of CHUNKS_OF_GROUP, then the groups,
+// each time in their order, so the sum is the same bit for bit whichever block comes when.
+struct Chunks {
+    long long chunk, n_chunks;
+
+    // How many rows of scratch hold sums: of each chunk, and behind them of each group.
+    __device__ __forceinline__ long long n_rows() const { return n_chunks + n_groups(); }
+
+    __device__ __forceinline__ long long n_groups() const { return (n_chunks + CHUNKS_OF_GROUP - 1) / CHUNKS_OF_GROUP; }
+
+    // The row for the sum of this block's chunk; RESULT if there is no other chunk.
+    __device__ __forceinline__ long long row() const { return n_chunks == 1 ? RESULT : chunk; }
+
+    // Lets the last block to arrive of each group call add(first, n, to), which sets row `to` to the sum of the n rows
+    // from `first` on, and the last group to arrive likewise with to = RESULT. All threads of a block call this once
+    // row() is written. tickets: n_groups() + 1 zeros, which they are again afterwards.
+    template <class Add>
+    __device__ __forceinline__ void add_up(unsigned* tickets, const Add& add) const {
+        const long long group = chunk / CHUNKS_OF_GROUP;
+        long long first = group * CHUNKS_OF_GROUP, n = min((long long)CHUNKS_OF_GROUP, n_chunks - first);
+        long long to = n_groups() == 1 ? RESULT : n_chunks + group;
+        unsigned* ticket = tickets + group;
+        while (n_chunks > 1 && last_to_arrive(ticket, n)) {
+            add(first, n, to);
+            if (to == RESULT) return;
+            first = n_chunks, n = n_groups(), to = RESULT, ticket = tickets + n;
+        }
+    }
+};
+
+// ---------------------------------------------------------------- softmax
+
+struct SoftmaxSums {
+    real largest, sum;  // of z + b, and of exp(z + b - largest)
+};
+
+// The two numbers that softmax needs of a row of n units, which a group shares: lanes, which take one unit at a time, or
+// the WHOLE_BLOCK, whose threads take 16 bytes at a time. All threads call it, those without a row with n = 0.
+template <bool WHOLE_BLOCK>
+__device__ __forceinline__ SoftmaxSums softmax_sums(const real* z, const real* b, long long n, int lane, int group) {
+    constexpr int N = WHOLE_BLOCK ? VEC : 1;
+    real largest = -INFINITY, sum = 0;
+    for (long long j = lane * N; j < n; j += group * N) {
+        const Values<N> zs = values_at<N>(z, j);
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            const real t = zs.v[k] + b[j + k];
+            largest = t > largest ? t : largest;
+        }
+    }
+    largest = group_largest<WHOLE_BLOCK>(largest, group);
+    for (long long j = lane * N; j < n; j += group * N) {
+        const Values<N> zs = values_at<N>(z, j);
+#pragma unroll
+        for (int k = 0; k < N; ++k) sum += exp(zs.v[k] + b[j + k] - largest);
+    }
+    return {largest, group_sum<WHOLE_BLOCK>(sum, group)};
 }
 
 // ---------------------------------------------------------------- random words

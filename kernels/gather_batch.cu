@@ -78,9 +78,9 @@ extern "C" __global__ void gather_batch(
     if (copies) {
         const int lane = threadIdx.x % group, slots = blockDim.x / group;
         for (long long p = block % copy_blocks * slots + threadIdx.x / group; p < batch; p += copy_blocks * slots) {
-            const long long row = order(position + p);
+            const long long row = order(position + p), place = order_number * batch + p;
             const x_type* from = X + row * in_features;
-            real* to = a0 + (order_number * batch + p) * in_features;
+            real *to = a0 + place * in_features, *y_to = y + place * n_out;
             if (x_aligned)
                 for (long long j = lane * CHUNK; j < in_features; j += group * CHUNK) copy_chunk(from + j, to + j);
             else
@@ -88,9 +88,14 @@ extern "C" __global__ void gather_batch(
 #if LABELS
             const real* target = codes + (long long)Y[row] * n_out;
 #else
-            const y_type* target = Y + row * n_out;
+            const real* target = Y + row * n_out;
 #endif
-            for (long long j = lane; j < n_out; j += group) y[(order_number * batch + p) * n_out + j] = target[j];
+            if (n_out % VEC == 0)
+#pragma unroll 1
+                for (long long j = lane * VEC; j < n_out; j += group * VEC)
+                    store(y_to, j, n_out, load_anywhere(target, j, n_out));
+            else
+                for (long long j = lane; j < n_out; j += group) y_to[j] = target[j];
         }
     } else if (line < n_weights) {
         const double* weights = sample_weight ? sample_weight + line % n_sample_weights * n_rows : nullptr;

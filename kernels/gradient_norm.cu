@@ -22,9 +22,11 @@ extern "C" __global__ void gradient_norm(
     }
     square = block_sum(square, shared);
     if (threadIdx.x == 0) partials[model * n_chunks + chunk] = square;
-    if (!last_to_arrive(tickets + model, n_chunks) || threadIdx.x != 0) return;
+    if (!last_to_arrive(tickets + model, n_chunks)) return;
     square = 0;
-    for (long long c = 0; c < n_chunks; ++c) square += __ldcg(partials + model * n_chunks + c);
+    for (long long c = threadIdx.x; c < n_chunks; c += blockDim.x) square += __ldcg(partials + model * n_chunks + c);
+    square = block_sum(square, shared);
+    if (threadIdx.x != 0) return;
     const double share = square > 0 ? min(1.0, clip_norm[model] / sqrt(square)) : 1.0;  // NaN is found in the cost
     for (long long group = 0; group < n_groups; ++group) clip[group * n_models + model] = (real)share;
 }

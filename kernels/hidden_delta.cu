@@ -2,14 +2,14 @@
 //
 // z, a        (n_models, batch, features); a holds f(z), under dropout f(z) mask / keep
 // keys, clock, threshold, stream, grow, keep   as in bias_activation: the mask is drawn again
-// partials    (n_models, n_chunks, features) scratch
-// tickets     (n_models * n_tiles) zeros, which they are again afterwards
+// partials    (n_models, n_chunks + n_groups, features) scratch
+// tickets     (n_models, n_tiles, n_groups + 1) zeros, which they are again afterwards
 // delta       (n_models, batch, features) W^T delta of the next layer, overwritten
 // db          (n_models, features), its rows db_stride apart, overwritten
 //
 // launch      256 threads; a block for each model, chunk of rows and tile of lanes * VEC columns. A block sums its chunk
-//             in a fixed tree; the last block of a tile adds the chunks in their order: db is the same bit for bit,
-//             whatever the order in which threads and blocks run.
+//             in a fixed tree, and the chunks of a tile are added as Chunks says: db is the same bit for bit, whatever
+//             the order in which threads and blocks run.
 
 extern "C" __global__ void hidden_delta(
     const real* __restrict__ z, const real* __restrict__ a, long long batch, long long features,
@@ -20,9 +20,9 @@ extern "C" __global__ void hidden_delta(
     __shared__ real shared[256][VEC];
     const long long n_tiles = (features + lanes * VEC - 1) / (lanes * VEC);
     const long long n_chunks = (batch + rows_of_chunk - 1) / rows_of_chunk;
-    const long long tile = blockIdx.x % n_tiles, chunk = blockIdx.x / n_tiles % n_chunks;
-    const long long model = blockIdx.x / n_tiles / n_chunks;
-    const long long end = min((chunk + 1) * rows_of_chunk, batch);
+    const long long tile = blockIdx.x % n_tiles, model = blockIdx.x / n_tiles / n_chunks;
+    const Chunks chunks = {blockIdx.x / n_tiles % n_chunks, n_chunks};
+    const long long begin = chunks.chunk * rows_of_chunk, end = min(begin + rows_of_chunk, batch);
     const int lane = threadIdx.x % lanes, strand = threadIdx.x / lanes, n_strands = blockDim.x / lanes;
     // a thread's columns: VEC neighbours where each row begins at a multiple of 16 bytes, else each a warp apart
     const bool aligned = features % VEC == 0;
@@ -32,7 +32,7 @@ extern "C" __global__ void hidden_delta(
     Mask mask = {keys, (unsigned)clock[STEP], stream, threshold};
 #endif
     real sums[VEC] = {};
-    for (long long row = chunk * rows_of_chunk + strand; row < end; row += n_strands) {
+    for (long long row = begin + strand; row < end; row += n_strands) {
         const long long base = (model * batch + row) * features;
         Vector ds, zs, as;
         if (aligned && column < features) {
@@ -70,18 +70,24 @@ extern "C" __global__ void hidden_delta(
         }
         __syncthreads();
     }
-    real* out = n_chunks == 1 ? db + model * db_stride : partials + (model * n_chunks + chunk) * features;
+    const auto sums_of = [&](long long row) {
+        return row == RESULT ? db + model * db_stride : partials + (model * chunks.n_rows() + row) * features;
+    };
     if (strand == 0) {
+        real* out = sums_of(chunks.row());
 #pragma unroll
         for (int k = 0; k < VEC; ++k)
             if (column + k * step < features) out[column + k * step] = shared[threadIdx.x][k];
     }
-    if (n_chunks == 1 || !last_to_arrive(tickets + model * n_tiles + tile, n_chunks)) return;
-    for (long long i = threadIdx.x; i < lanes * VEC; i += blockDim.x) {
-        const long long unit = tile * lanes * VEC + i;
-        if (unit >= features) continue;
-        real sum = 0;
-        for (long long c = 0; c < n_chunks; ++c) sum += __ldcg(partials + (model * n_chunks + c) * features + unit);
-        db[model * db_stride + unit] = sum;
-    }
+    unsigned* of_tile = tickets + (model * n_tiles + tile) * (chunks.n_groups() + 1);
+    chunks.add_up(of_tile, [&](long long first, long long n, long long to) {
+        for (long long i = threadIdx.x; i < lanes * VEC; i += blockDim.x) {
+            const long long unit = tile * lanes * VEC + i;
+            if (unit >= features) continue;
+            const real* from = sums_of(first) + unit;
+            real sum = 0;
+            for (long long row = 0; row < n; ++row) sum += __ldcg(from + row * features);
+            sums_of(to)[unit] = sum;
+        }
+    });
 }

@@ -75,10 +75,11 @@ def _hidden_delta(real):
 
 
 def _output_delta(real):
-    for cost, f in product(COSTS.definitions(), ACTIVATIONS.definitions()):
+    for cost, f, long_rows in product(COSTS.definitions(), ACTIVATIONS.definitions(), (False, True)):
         if fits(cost, f):
-            arguments = (output_delta(cost, f), f, real)
-            yield _make("output_delta", arguments, real, f"cost {cost.name}", f"activation {f.name}")
+            arguments = (output_delta(cost, f), f, real, long_rows)
+            parts = (f"cost {cost.name}", f"activation {f.name}", f"long rows {long_rows}")
+            yield _make("output_delta", arguments, real, *parts)
 
 
 def _gather_batch(real):
@@ -96,5 +97,7 @@ def _update(real):
 
 
 def _fixed(real):
-    for maker in ("softmax", "gradient_norm", "finite_models"):
+    for maker in ("gradient_norm", "finite_models"):
         yield _make(maker, (real,), real)
+    for long_rows in (False, True):
+        yield _make("softmax", (real, long_rows), real, f"long rows {long_rows}")

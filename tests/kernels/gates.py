@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from gpumlp.backends.cuda.backend import ROW_THREADS, THREADS
+from gpumlp.backends.cuda.backend import THREADS
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 REGISTERS_OF_BLOCK = 65536
@@ -23,9 +23,9 @@ class Budget(NamedTuple):
 BUDGETS = {
     "gather_batch": Budget(THREADS, 76, wide_loads=True, wide_stores=True),
     "bias_activation": Budget(THREADS, 68, wide_loads=True, wide_stores=True),
-    "output_delta": Budget(ROW_THREADS, 84),
-    "evaluate": Budget(ROW_THREADS, 68),
-    "softmax": Budget(ROW_THREADS, 48),
+    "output_delta": Budget(THREADS, 108),
+    "evaluate": Budget(THREADS, 96),
+    "softmax": Budget(THREADS, 72),
     "hidden_delta": Budget(THREADS, 96, wide_loads=True, wide_stores=True),
     "gradient_norm": Budget(THREADS, 48, wide_loads=True),
     "update": Budget(THREADS, 88, wide_loads=True, wide_stores=True),

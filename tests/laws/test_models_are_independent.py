@@ -1,4 +1,4 @@
-"""A model in a stack learns as if alone: on a CPU bit for bit, on every size that the work is divided at."""
+"""A model in a stack learns as if alone, on every size that the work is divided at; see is_same_model."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def check(sizes, X, Y, backend, n_models=3, epochs=2, net_options=None, train_op
         for name, buffer in kept(own).items():
             assert is_same_model(buffer[0], state[name][m], backend)
         for name in history.names:
-            assert is_same_model(own_history[name][:, 0], history[name][:, m], backend)
+            assert is_same_model(own_history[name][:, 0], history[name][:, m], backend, stack.dtype)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from gpumlp.backends.cuda.device import Device, open_device
 from gpumlp.backends.cuda.gemm import Gemm
 from gpumlp.backends.cuda.graph import CapturedStep
 from gpumlp.backends.cuda.modules import Modules
-from gpumlp.backends.cuda.sources import C_TYPES, HIT_KINDS, Source
+from gpumlp.backends.cuda.sources import C_TYPES, CHUNKS_OF_GROUP, HIT_KINDS, Source
 from gpumlp.backends.protocol import Array, Batch, BatchSource, Dropout, StepNumbers, Tally
 from gpumlp.errors import DataError
 from gpumlp.formulas.activations import Activation
@@ -29,9 +29,11 @@ from gpumlp.randomness.streams import DROPOUT, dropout_threshold
 from gpumlp.shapes import is_on_device
 
 THREADS = 256
-ROW_THREADS = 128  # of kernels that go row by row
+ROW_THREADS = 128  # of kernels that go row by row, unless a block of THREADS shares a row
+LONG_ROW = 1024  # a row of more units, if it consists of vectors of 16 bytes, is a block's, not a warp's
 MAX_BLOCKS = 2048  # of kernels that walk over their range: some waves on the largest devices
-MAX_CHUNKS = 64  # chunks of rows whose sums are added at the end
+MAX_CHUNKS = 1024  # parts of a model's sum, each a block's: enough for the largest devices
+VECTORS_OF_CHUNK = 4  # of 16 bytes, which a thread of gradient_norm adds at least, where there are that many
 ENOUGH_BLOCKS = 256  # some for each multiprocessor; where there are fewer, a block takes fewer rows
 
 
@@ -203,12 +205,10 @@ class CudaBackend:
         n_models, batch, features = z.shape
         shape = {"n_models": n_models, "batch": batch}
         if sources.is_softmax(activation):
-            group = power_of_two(features, 32)
-            blocks = min(ceil_div(n_models * batch, ROW_THREADS // group), MAX_BLOCKS)
-            module = sources.softmax(self.dtype)
-            self._launch(
-                module, "softmax", blocks, ROW_THREADS, b=b, **shape, n_out=features, group=group, z=z, a=a_out
-            )
+            threads, group, long_rows = self._row_shape(features)
+            blocks = min(ceil_div(n_models * batch, threads // group), MAX_BLOCKS)
+            module = sources.softmax(self.dtype, long_rows)
+            self._launch(module, "softmax", blocks, threads, b=b, **shape, n_out=features, group=group, z=z, a=a_out)
             return
         module = sources.bias_activation(activation, self.dtype, z is not a_out, dropout is not None)
         vectors = ceil_div(z.size * self.dtype.itemsize, 16)
@@ -243,10 +243,23 @@ class CudaBackend:
         tally: Tally,
     ) -> None:
         """Set delta = row_weight dC/dz (BP1) and db = its sum (BP3); add cost and hits to the tally."""
-        blocks, arguments = self._output_layer("output_delta", z, b, a, batch, clock, tally)
-        partials = self._arena.scratch("output_delta sums", blocks * z.shape[2], self.dtype)
-        module = sources.output_delta(formulas, activation, self.dtype)
-        self._launch(module, "output_delta", blocks, ROW_THREADS, **arguments, partials=partials, delta=delta, db=db)
+        n_models, rows, n_out = z.shape
+        _, n_chunks = self._chunks_of_rows(rows, n_out)
+        partials = self._arena.scratch("output_delta sums", n_models * rows_of_sums(n_chunks) * n_out, self.dtype)
+        self._output_layer(
+            "output_delta",
+            formulas,
+            activation,
+            z,
+            a,
+            batch,
+            tally,
+            b=b,
+            clock=clock,
+            partials=partials,
+            delta=delta,
+            db=db,
+        )
 
     def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
         """Set dW = delta^T a_in (BP4)."""
@@ -287,8 +300,10 @@ class CudaBackend:
             rows_of_chunk=rows_of_chunk,
             lanes=lanes,
             **self._mask(dropout),
-            partials=self._arena.scratch("hidden_delta sums", n_models * n_chunks * features, self.dtype),
-            tickets=self._arena.scratch("hidden_delta tickets", n_models * n_tiles, np.uint32, zeroed=True),
+            partials=self._arena.scratch("hidden_delta sums", n_models * rows_of_sums(n_chunks) * features, self.dtype),
+            tickets=self._arena.scratch(
+                "hidden_delta tickets", n_models * n_tiles * tickets_of_sum(n_chunks), np.uint32, zeroed=True
+            ),
             delta=delta,
             db=db,
         )
@@ -298,7 +313,9 @@ class CudaBackend:
     def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient)."""
         n_models, n = grad.shape
-        n_chunks = min(self._blocks_of_model(n, n_models), MAX_CHUNKS)
+        # by the size of a model alone, so that its norm is the same in any stack
+        wanted = ceil_div(n * self.dtype.itemsize, 16 * THREADS * VECTORS_OF_CHUNK)
+        n_chunks = min(wanted, MAX_CHUNKS)
         self._launch(
             sources.gradient_norm(self.dtype),
             "gradient_norm",
@@ -364,10 +381,7 @@ class CudaBackend:
         tally: Tally,
     ) -> None:
         """Add cost and hits of a batch to the tally; move the position on."""
-        blocks, arguments = self._output_layer("evaluate", z, b, a, batch, clock, tally)
-        self._launch(
-            sources.output_delta(formulas, activation, self.dtype), "evaluate", blocks, ROW_THREADS, **arguments
-        )
+        self._output_layer("evaluate", formulas, activation, z, a, batch, tally, b=b, clock=clock)
 
     # ---------------------------------------------------------------- capture
 
@@ -440,34 +454,70 @@ class CudaBackend:
             "keep": keep,
         }
 
+    def _row_shape(self, n: int) -> tuple[int, int, bool]:
+        """Return a block's threads, how many of them share a row of n, and whether all do."""
+        if n > LONG_ROW and n * self.dtype.itemsize % 16 == 0:
+            return THREADS, THREADS, True
+        return ROW_THREADS, power_of_two(n, 32), False
+
+    def _chunks_of_rows(self, rows: int, n_out: int) -> tuple[int, int]:
+        """Return how many rows of the output layer a block takes, and how many blocks a model has.
+
+        By the sizes of a model alone, so that its sums are the same in any stack.
+        """
+        threads, group, _ = self._row_shape(n_out)
+        rows_of_chunk = max(threads // group, ceil_div(rows, MAX_CHUNKS))
+        return rows_of_chunk, ceil_div(rows, rows_of_chunk)
+
     def _output_layer(
-        self, use: str, z: Array, b: Array, a: Array, batch: Batch, clock: Array, tally: Tally
-    ) -> tuple[int, dict[str, Any]]:
-        """Return the blocks and the arguments that output_delta and evaluate have in common."""
+        self,
+        name: str,
+        formulas: OutputDelta,
+        activation: Activation,
+        z: Array,
+        a: Array,
+        batch: Batch,
+        tally: Tally,
+        **arguments: Any,
+    ) -> None:
+        """Launch output_delta or evaluate, with the arguments that only one has, too."""
         n_models, rows, n_out = z.shape
-        group = power_of_two(n_out, 32)
-        rows_of_chunk = max(ROW_THREADS // group, ceil_div(rows, MAX_CHUNKS))
-        blocks = n_models * ceil_div(rows, rows_of_chunk)
+        threads, group, long_rows = self._row_shape(n_out)
+        rows_of_chunk, n_chunks = self._chunks_of_rows(rows, n_out)
+        n_sums, n_tickets = n_models * rows_of_sums(n_chunks), n_models * tickets_of_sum(n_chunks)
         kind = "NO_HITS" if not tally.counts_hits else "BY_LARGEST" if tally.threshold is None else "BY_THRESHOLD"
-        return blocks, {
-            "b": b,
-            "y": batch.y,
-            "row_weight": batch.row_weight,
-            "scale": batch.scale,
-            "n_models": n_models,
-            "batch": rows,
-            "n_out": n_out,
-            "rows_of_chunk": rows_of_chunk,
-            "group": group,
-            "counts": HIT_KINDS[kind],
-            "threshold": tally.threshold or 0.0,
-            "clock": clock,
-            "costs": self._arena.scratch(f"{use} costs", blocks * 2, np.float64),
-            "tickets": self._arena.scratch(f"{use} tickets", n_models, np.uint32, zeroed=True),
-            "z": z,
-            "a": a,
-            "tally": tally.values,
-        }
+        self._launch(
+            sources.output_delta(formulas, activation, self.dtype, long_rows),
+            name,
+            n_models * n_chunks,
+            threads,
+            y=batch.y,
+            row_weight=batch.row_weight,
+            scale=batch.scale,
+            n_models=n_models,
+            batch=rows,
+            n_out=n_out,
+            rows_of_chunk=rows_of_chunk,
+            group=group,
+            counts=HIT_KINDS[kind],
+            threshold=tally.threshold or 0.0,
+            costs=self._arena.scratch(f"{name} costs", n_sums * 2, np.float64),
+            tickets=self._arena.scratch(f"{name} tickets", n_tickets, np.uint32, zeroed=True),
+            z=z,
+            a=a,
+            tally=tally.values,
+            **arguments,
+        )
+
+
+def rows_of_sums(n_chunks: int) -> int:
+    """Return how many rows of scratch the sums of chunks, and of groups of them, take; see Chunks in common.cuh."""
+    return n_chunks + ceil_div(n_chunks, CHUNKS_OF_GROUP)
+
+
+def tickets_of_sum(n_chunks: int) -> int:
+    """Return how many tickets tell the last block of each group, and the last group."""
+    return ceil_div(n_chunks, CHUNKS_OF_GROUP) + 1
 
 
 def readable(dtype: Any) -> Any:

@@ -28,7 +28,8 @@ SCALARS = {
     "unsigned": np.uint32,
     "double": np.float64,
 }
-VECTORS = frozenset(("z", "a", "a0", "delta", "grad", "theta", "state", "x"))  # what kernels read 16 bytes at a time
+# what kernels read or write 16 bytes at a time
+VECTORS = frozenset(("z", "a", "a0", "y", "delta", "grad", "theta", "state", "x"))
 SIGNATURE = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(\w+)\s*\(([^)]*)\)')
 
 

@@ -52,6 +52,7 @@ TABLE_ROWS = {
     "FIRST_BAD": FIRST_BAD,
 }
 HIT_KINDS = {"NO_HITS": 0, "BY_LARGEST": 1, "BY_THRESHOLD": 2}
+CHUNKS_OF_GROUP = 32  # parts of a sum that one block adds: Chunks in common.cuh
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,16 @@ def read_kernel(file: str) -> str:
     return (kernel_folder() / file).read_text(encoding="utf-8")
 
 
+def head(real: str, defines: Sequence[tuple[str, int]] = (), types: Sequence[tuple[str, str]] = ()) -> str:
+    """Return what every module begins with: the type `real`, the rows of the tables, and what NVRTC does not define."""
+    lines = [f"using {name} = {C_TYPES[of]};" for name, of in (("real", real), *types)]
+    numbers = {**TABLE_ROWS, **HIT_KINDS, "CHUNKS_OF_GROUP": CHUNKS_OF_GROUP, **dict(defines)}
+    lines += [f"#define {name} {value}" for name, value in numbers.items()]
+    lines += ["#ifndef INFINITY", "#define INFINITY (__int_as_float(0x7f800000))", "#endif"]
+    lines += ["#ifndef NAN", "#define NAN (__int_as_float(0x7fffffff))", "#endif"]
+    return "\n".join(lines) + "\n"
+
+
 def paste(
     file: str,
     made_for: str,
@@ -99,13 +110,8 @@ def paste(
 ) -> Source:
     """Return the module of one kernel file, with what its text leaves open."""
     real = np.dtype(dtype).name
-    head = [f"using real = {C_TYPES[real]};"]
-    head += [f"using {name} = {C_TYPES[of]};" for name, of in types]
-    head += [f"#define {name} {value}" for name, value in (*TABLE_ROWS.items(), *HIT_KINDS.items(), *defines)]
-    head += ["#ifndef INFINITY", "#define INFINITY (__int_as_float(0x7f800000))", "#endif"]
-    head += ["#ifndef NAN", "#define NAN (__int_as_float(0x7fffffff))", "#endif"]
     parts = [
-        "\n".join(head) + "\n",
+        head(real, defines, types),
         f'#line 1 "the formulas of {made_for}"\n' + "".join(functions),
         f'#line 1 "kernels/common.cuh"\n{read_kernel("common.cuh")}',
         f'#line 1 "kernels/{file}"\n{read_kernel(file)}',
@@ -137,8 +143,8 @@ def hidden_delta(activation: Activation, dtype: Any, dropout: bool) -> Source:
 
 
 @lru_cache(maxsize=512)
-def output_delta(formulas: OutputDelta, activation: Activation, dtype: Any) -> Source:
-    """Return the module of the output layer with its cost."""
+def output_delta(formulas: OutputDelta, activation: Activation, dtype: Any, long_rows: bool = False) -> Source:
+    """Return the module of the output layer with its cost; long_rows: a block shares a row, else lanes of a warp."""
     functions = [] if is_softmax(activation) else [cuda_function(record(activation.value, "z"), "activation_value")]
     outer = formulas.outer or record(lambda s: s, "s")
     functions += [
@@ -146,14 +152,15 @@ def output_delta(formulas: OutputDelta, activation: Activation, dtype: Any) -> S
         cuda_function(outer, "cost_outer"),
         cuda_function(weighted_delta(formulas.delta), "output_delta_value"),
     ]
-    made_for = f"{formulas.cost} {activation.name}"
-    return paste("output_delta.cu", made_for, dtype, functions, [("SOFTMAX", int(is_softmax(activation)))])
+    made_for = f"{formulas.cost} {activation.name}" + " long rows" * long_rows
+    defines = [("SOFTMAX", int(is_softmax(activation))), ("LONG_ROWS", int(long_rows))]
+    return paste("output_delta.cu", made_for, dtype, functions, defines)
 
 
-@lru_cache(maxsize=2)
-def softmax(dtype: Any) -> Source:
-    """Return the module of softmax alone."""
-    return paste("softmax.cu", "", dtype)
+@lru_cache(maxsize=4)
+def softmax(dtype: Any, long_rows: bool = False) -> Source:
+    """Return the module of softmax alone; long_rows as in output_delta."""
+    return paste("softmax.cu", "long rows" * long_rows, dtype, defines=[("LONG_ROWS", int(long_rows))])
 
 
 def gather_batch(x_dtype: Any, y_dtype: Any, labels: bool, rule: UpdateRule | None, dtype: Any) -> Source:

@@ -150,11 +150,16 @@ TRAININGS = {
 CASES = {
     "wide layer": layer("tanh", batch=300, n_out=130, rate=0.3),
     "unaligned layer": layer("gelu", batch=517, n_out=33),
+    "layer of long columns": layer("tanh", 2, 5003, 1, 4, 1, in_place=True),
     "narrow layer": layer("tanh", batch=2051, n_out=16, in_place=True),
     "output": output("categorical_cross_entropy", "softmax", batch=301, n_out=10, hits=True),
+    "long rows": output("categorical_cross_entropy", "softmax", 2, 70, 1028, hits=True),
+    "long rows, one cost": output("quadratic", "tanh", batch=35, n_out=1032, hits=True, train=False),
+    "groups of chunks": output("quadratic", "tanh", batch=331, n_out=33, steps=2),
     "evaluation": output("quadratic", "tanh", batch=600, hits=True, train=False, weights_per_model=True),
     "batches": gather(n_rows=300, batch=257, n_in=16, x_dtype="uint8", labels="int64", weights="own", rule="adamw"),
     "norm": norm(draw(1, 3, 70016)),
+    "norm of many": norm(draw(1, 1, 1200000)),
     "update": update("adam", ("clip", "l2"), bounds=(0, 6016, 7040), skipped=(1,)),
 }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cuda_cases import DTYPES, opened, put
 
-from gpumlp.backends.cuda.sources import Source, read_kernel
+from gpumlp.backends.cuda.sources import Source, head, read_kernel
 from gpumlp.randomness.feistel import half_bits, rows_at
 from gpumlp.randomness.philox import philox4x32
 from gpumlp.randomness.streams import shuffle_keys
@@ -42,8 +42,7 @@ extern "C" __global__ void shifted(const real* __restrict__ x, long long begin, 
 
 
 def launch(name, dtype="float32", **arguments):
-    b, real = opened("cuda", "float32"), {"float32": "float", "float64": "double"}[dtype]
-    text = f"using real = {real};\n{read_kernel('common.cuh')}\n{KERNELS}"
+    b, text = opened("cuda", "float32"), f"{head(dtype)}{read_kernel('common.cuh')}\n{KERNELS}"
     with b.session():
         b._modules.kernel(Source("common", text, dtype), name)(3, 64, arguments)
 
