@@ -12,7 +12,7 @@ import ctypes
 import os
 import sys
 import threading
-from functools import cache
+from functools import cache, partial
 from queue import SimpleQueue
 from time import sleep
 from typing import Any
@@ -63,9 +63,7 @@ class _Crew:
         """Let n helpers wait for programs."""
         for helper in range(self._n_awake, n):
             if helper == len(self._wanted):
-                self._wanted.append(SimpleQueue())
-                name = f"gpumlp {helper + 1}"
-                threading.Thread(target=self._live, args=(helper,), name=name, daemon=True).start()
+                self._hire(helper)
             mailbox = self.mailboxes[helper]
             while mailbox[DONE] != mailbox[TICKET]:  # it has not read yet that it may go home
                 sleep(0)
@@ -79,12 +77,20 @@ class _Crew:
             self.mailboxes[helper, TICKET] += 1
         self._n_awake = 0
 
-    def _live(self, helper: int) -> None:
+    def _hire(self, helper: int) -> None:
+        """Start a helper's thread. What may fail does so here, not there, where nobody would be told."""
         cells = np.array([self.mailboxes[helper].ctypes.data, helper + 1, *idlers()], np.int64)
-        serve, address = machine("serve"), cells.ctypes.data
-        while True:
-            self._wanted[helper].get()
-            serve(address)
+        wanted: SimpleQueue[None] = SimpleQueue()
+        live = partial(_live, machine("serve"), cells, wanted)
+        threading.Thread(target=live, name=f"gpumlp {helper + 1}", daemon=True).start()
+        self._wanted.append(wanted)
+
+
+def _live(serve: Any, cells: Any, wanted: SimpleQueue[None]) -> None:
+    """Serve whenever this helper is wanted."""
+    while True:
+        wanted.get()
+        serve(cells.ctypes.data)
 
 
 crew = _Crew()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gpumlp import __version__
+from gpumlp.cli.bench import bench
 from gpumlp.cli.doctor import doctor
 from gpumlp.cli.errors import exit_status
 from gpumlp.cli.info import info
@@ -19,6 +20,7 @@ from gpumlp.cli.verify import verify
 app = typer.Typer(name="gpumlp", add_completion=False, pretty_exceptions_enable=False)
 for command in (train, predict, verify, info, doctor):
     app.command()(command)
+app.add_typer(bench)
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,7 +4,6 @@ report       what was found, as JSON and as Markdown
 examine      the order of the examination
 agreement    every definition on the device against NumPy
 replays      steps recorded as graphs
-workloads    the four networks that times are taken on, with what a model predicts for them
 speed        nodes, copies, products and steps
-peers        the same work in PyTorch and JAX
+comparison   the same steps in PyTorch and JAX
 """

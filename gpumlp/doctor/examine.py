@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from gpumlp import __version__
 from gpumlp.backends.cuda.measure import Meter
 from gpumlp.backends.select import device_number
-from gpumlp.doctor import agreement, peers, replays, speed
+from gpumlp.bench.environment import CUDA_PACKAGES, driver, system, variables, versions
+from gpumlp.bench.workloads import SMALL, WORKLOADS
+from gpumlp.doctor import agreement, comparison, replays, speed
 from gpumlp.doctor.report import Report, caught, caught_table
 from gpumlp.doctor.speed import Effort
-from gpumlp.doctor.workloads import SMALL, WORKLOADS
 
-PACKAGES = (
-    "numpy", "cupy", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python", "cuda-bindings", "torch", "jax", "jaxlib",
-)  # fmt: skip
+PACKAGES = ("numpy", *CUDA_PACKAGES, "torch", "jax", "jaxlib")
 SWITCHES = ("GPUMLP_CUDA_GRAPHS", "GPUMLP_BACKEND", "CUDA_VISIBLE_DEVICES", "CUPY_TF32", "NVIDIA_TF32_OVERRIDE")
-DRIVER = Path("/proc/driver/nvidia/version")
 REPLAYS = {"sums": 1000, "bits": 100}
 
 Tell = Callable[[str], None]
@@ -50,13 +43,12 @@ def examine(device: str, tell: Tell, effort: Effort | None = None) -> Report:
 
 def compare_with_peers(report: Report, device: str, tell: Tell, effort: Effort | None = None) -> None:
     """Add the times of PyTorch and JAX, where they are installed and see the device."""
-    absent = peers.available(device)
-    present = [kind for name, kinds in peers.PEERS.items() if not absent[name] for kind in kinds]
-    report.environment |= {name: f"{reason}: not compared" for name, reason in absent.items() if reason}
+    present, absent = comparison.contenders(device)
+    report.environment |= {name: f"{reason}: not compared" for name, reason in absent.items()}
     if present:
         tell("the same steps in " + ", ".join(kind.name for kind in present))
         report.measurements.append(
-            caught_table("Against PyTorch and JAX", lambda: peers.comparison(effort or Effort(), device, present))
+            caught_table("Against PyTorch and JAX", lambda: comparison.comparison(effort or Effort(), device, present))
         )
 
 
@@ -91,21 +83,5 @@ def measurements(meter: Meter, device: str, effort: Effort) -> Named:
 
 def environment(meter: Meter) -> dict[str, Any]:
     """Return the versions of everything that matters, and what the device is."""
-    found: dict[str, Any] = {
-        "gpumlp": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **{name: number for name in PACKAGES if (number := _version(name))},
-    }
-    if DRIVER.is_file():
-        words = re.search(r"\d+\.\d+(\.\d+)?", DRIVER.read_text(encoding="utf-8", errors="replace"))
-        found["nvidia_driver"] = words[0] if words else "unknown"
-    found |= meter.facts()
-    return found | {name: os.environ[name] for name in SWITCHES if os.environ.get(name)}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+    software = {"gpumlp": __version__, **system(), **versions(PACKAGES), **driver()}
+    return {**software, **meter.facts(), **variables(SWITCHES)}

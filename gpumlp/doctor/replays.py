@@ -8,8 +8,8 @@ import numpy as np
 
 from gpumlp.backends.cuda.measure import Meter, Node, graph_nodes
 from gpumlp.backends.select import get_backend
+from gpumlp.bench.workloads import ReadyStep, Workload
 from gpumlp.doctor.report import Check, relative_difference
-from gpumlp.doctor.workloads import ReadyStep, Workload
 
 OWN_KERNELS = ("gather_batch", "bias_activation", "output_delta", "hidden_delta", "gradient_norm", "update")
 SUM_TOLERANCE = 1e-5  # of a product in float32, against NumPy
@@ -21,7 +21,7 @@ def nodes(n_layers: int, clipping: bool, device: str) -> Check:
     cuBLAS may make two nodes of a product (split-K); these are counted as products and do not fail the check.
     """
     sizes = (6, 9, 12, 5, 7, 3)[-n_layers - 1 :]
-    ready = ReadyStep(Workload("", sizes, 8, 2, 3), "cuda", device, clip_norm=1.0 if clipping else None)
+    ready = ReadyStep(Workload("", sizes, 8, 2, 24), "cuda", device, clip_norm=1.0 if clipping else None)
     ready.run(3)
     found = graph_nodes(ready.captured)
     expected = expected_kernels(n_layers, clipping)
@@ -83,14 +83,14 @@ def repeatable(workload: Workload, replays: int, device: str) -> Check:
     ready = ReadyStep(workload, "cuda", device)
     ready.run(2)
     backend, theta = ready.backend, ready.net.parameters.theta
-    kept = [(x, backend.asarray(backend.to_host(x).copy())) for x in (theta, ready.state, ready.clock)]
-    outcomes: Counter[tuple[bytes, bytes]] = Counter()
+    kept = [(x, backend.asarray(backend.to_host(x).copy())) for x in (theta, *ready.state, ready.clock)]
+    outcomes: Counter[tuple[bytes, ...]] = Counter()
     for _ in range(replays):
         for x, saved in kept:
             backend.copy(saved, x)
         with backend.session():
             ready.step(1)
-        outcomes[backend.to_host(theta).tobytes(), backend.to_host(ready.state).tobytes()] += 1
+        outcomes[tuple(backend.to_host(x).tobytes() for x in (theta, *ready.state))] += 1
     moved = backend.to_host(theta).tobytes() != backend.to_host(kept[0][1]).tobytes()
     summary = f"{replays} replays left {len(outcomes)} distinct outcome{'s' * (len(outcomes) != 1)}"
     summary += "" if moved else ", and none moved a weight"

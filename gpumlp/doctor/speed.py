@@ -14,8 +14,8 @@ import numpy as np
 from gpumlp.backends.cuda.measure import FusedProduct, Meter, graph_nodes
 from gpumlp.backends.protocol import Backend, StepNumbers
 from gpumlp.backends.select import get_backend
+from gpumlp.bench.workloads import SEVERAL, WORKLOADS, ReadyStep, Workload
 from gpumlp.doctor.report import Table, in_a_line
-from gpumlp.doctor.workloads import SEVERAL, WORKLOADS, ReadyStep, Workload
 from gpumlp.formulas.update_rules import RULES, finished_names, given_names
 
 ADAM_BYTES = 28  # a parameter in float32: w, m, v read and written, g read

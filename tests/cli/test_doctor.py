@@ -12,8 +12,8 @@ import pytest
 
 import gpumlp as package
 from gpumlp.backends.select import why_unavailable
+from gpumlp.bench.workloads import SMALL
 from gpumlp.doctor.report import Check
-from gpumlp.doctor.workloads import SMALL
 
 ROOT = Path(package.__file__).parents[1]
 TIME = re.compile(r"\b(seconds?|[mun]s|GB/s|TFLOP/s)\b")
@@ -130,12 +130,14 @@ def test_existing_reports_are_kept(gpumlp, only, tmp_path):
 
 def test_on_a_real_device_measurements_follow_the_checks(gpumlp, only, tmp_path, monkeypatch):
     from gpumlp.backends.cuda.measure import Meter
-    from gpumlp.doctor import examine, peers, speed
+    from gpumlp.doctor import comparison, examine, speed
 
     little = speed.Effort(8, (4, 6, 5), 0.01, 500, 8, 2, 1, (SMALL,))
     monkeypatch.setattr(Meter, "emulated", False)
     monkeypatch.setattr(examine, "Effort", lambda: little)
-    monkeypatch.setattr(peers, "available", lambda device: {"torch": "is not installed", "jax": "is not installed"})
+    monkeypatch.setattr(
+        comparison, "contenders", lambda device: ([], dict.fromkeys(("torch", "jax"), "is not installed"))
+    )
     monkeypatch.setattr(speed, "bandwidth", bad_table)
     only(("good", good))
     ended = gpumlp("doctor", "--out", tmp_path)

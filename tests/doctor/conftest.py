@@ -1,8 +1,8 @@
 import pytest
 
 from gpumlp.backends.select import why_unavailable
+from gpumlp.bench.workloads import SMALL
 from gpumlp.doctor.speed import Effort
-from gpumlp.doctor.workloads import SMALL
 
 
 @pytest.fixture

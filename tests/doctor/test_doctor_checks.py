@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from gpumlp.bench.workloads import SMALL, ReadyStep
 from gpumlp.doctor import agreement, replays
-from gpumlp.doctor.workloads import SMALL, ReadyStep
 from gpumlp.formulas.activations import ACTIVATIONS
 from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.update_rules import RULES

@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from gpumlp.bench.workloads import SMALL, WORKLOADS, ReadyStep
 from gpumlp.doctor import speed
-from gpumlp.doctor.workloads import SMALL, WORKLOADS, ReadyStep
 
 DEVICE = "cuda:0"
 

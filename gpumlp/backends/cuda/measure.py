@@ -107,6 +107,11 @@ class Meter:
             self._sample(work, max(calls, 3), before)  # compiles, then records a graph, then replays it
             return [self._sample(work, calls, before) for _ in range(samples)]
 
+    def timed(self, work: Callable[[], None]) -> float:
+        """Return the device's time of one call of `work`, which is warm, from an idle device on."""
+        with self._device.session():
+            return self._sample(work, 1, None)
+
     def _sample(self, work: Callable[[], None], calls: int, before: Callable[[], None] | None) -> float:
         stream, cuda = self._device.stream, self._cupy.cuda
         began, ended = cuda.Event(), cuda.Event()
