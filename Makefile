@@ -38,6 +38,10 @@ format: .venv/.dev
 kernels-report: .venv/.dev
 	$(BIN)/python tests/kernels/report.py $(ARGS)
 
+# All suites of gpumlp bench, about a quarter of an hour. make bench ARGS="--quick --out build"
+bench: .venv/.dev
+	$(BIN)/gpumlp bench $(ARGS)
+
 # Trains under NVIDIA's compute-sanitizer; needs a GPU and the CUDA toolkit. make sanitize ARGS="racecheck"
 sanitize: .venv/.dev
 	$(BIN)/python tests/kernels/sanitize.py $(ARGS)

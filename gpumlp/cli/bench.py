@@ -173,7 +173,7 @@ def progress() -> Iterator[Callable[[int, int, str], None]]:
 def closing(found: Run) -> str:
     """Return the times of the steps, or of the first suite that was measured, as lines of text."""
     from gpumlp.bench.statistics import share_of_limit, spread
-    from gpumlp.bench.tables import time_text
+    from gpumlp.bench.tables import time_text, with_article
 
     suite = next((name for name in ("steps", *SUITES) if found.of(name)), None)
     lines = []
@@ -182,7 +182,7 @@ def closing(found: Run) -> str:
         for case in cases:
             share = share_of_limit(case)
             told = "" if share is None else f"   {share:.2f} of the limit"
-            lines.append(f"    {case.contender:<28} {time_text(spread(case.seconds).median):>9} a {case.unit}{told}")
+            lines.append(f"    {case.contender:<28} {time_text(spread(case.seconds).median):>9} {with_article(case.unit)}{told}")
     return "\n".join(lines) or "nothing was measured"
 
 

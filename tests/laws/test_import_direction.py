@@ -18,21 +18,21 @@ PACKAGE = Path(gpumlp.__file__).parent
 LEVEL = {
     "errors": 0, "shapes": 1,
     "atomic": 1, "formulas": 2, "randomness": 2, "backends": 3, "network": 4, "data": 4, "training": 5,
-    "saved_model": 6, "doctor": 7, "verify": 7, "__init__": 7, "cli": 8, "__main__": 9,
+    "saved_model": 6, "bench": 7, "doctor": 8, "verify": 8, "__init__": 8, "cli": 9, "__main__": 10,
 }  # fmt: skip
 HEAVY = {
     "sklearn": {"data/builtin.py"},
     "rich": {"cli", "training/progress.py"},
     "typer": {"cli"},
-    "matplotlib": {"training/history.py", "cli"},
+    "matplotlib": {"training/history.py", "bench/plots.py", "cli"},
     "pandas": {"training/history.py", "data", "cli"},
     "cupy": {"backends/cuda"},
     "nvmath": {"backends/cuda"},
     "cuda": {"backends/cuda"},
     "numba": {"backends"},
-    "scipy": set(),
-    "torch": {"doctor/peers.py"},
-    "jax": {"doctor/peers.py"},
+    "scipy": {"bench/compare.py"},
+    "torch": {"doctor/comparison.py"},
+    "jax": {"doctor/comparison.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -81,7 +81,7 @@ def test_a_heavy_library_is_imported_only_where_it_belongs(path):
 
 def test_only_the_selection_names_a_concrete_backend():
     for path in FILES:
-        if room(path) not in ("backends", "doctor"):  # the doctor examines one of them
+        if room(path) not in ("backends", "doctor", "bench"):  # which examine and time one of them
             named = [m.split(".")[2] for m in imports(path) if m.startswith("gpumlp.backends.")]
             assert not any(name.startswith(("numpy", "numba", "cuda")) for name in named), name_of(path)
 
