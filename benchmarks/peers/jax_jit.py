@@ -21,6 +21,7 @@ from gpumlp.bench.workloads import BETA1, BETA2, EPSILON, LEARNING_RATE, MOMENTU
 from gpumlp.shapes import HostArray
 
 SCAN = 64  # steps of a scan
+LONG = 3e-3  # seconds of a step to which a call adds next to nothing
 TRIES = 3
 
 
@@ -119,23 +120,22 @@ class Jit:
     def tune(self) -> str:
         """Take a new order in each epoch from now on, and the faster of step and scan; say which."""
         self.shuffle, self.position = True, 0
-        if self.workload.n_steps < SCAN:
+        if self.workload.n_steps < SCAN or self.seconds(1, steps=2) > LONG:
             return "a call for each step"
-        step = self.seconds(1)
-        scan = self.seconds(SCAN)
+        step, scan = self.seconds(1), self.seconds(SCAN)
         self.launch = SCAN if scan < step else 1
         return f"{SCAN} steps as one lax.scan" if scan < step else "a call for each step, which lax.scan is not below"
 
-    def seconds(self, launch: int) -> float:
-        """Return the shortest time of SCAN steps that are launched so many at once."""
+    def seconds(self, launch: int, steps: int = SCAN) -> float:
+        """Return the shortest time of a step of several, of which so many are launched at once."""
         self.launch = launch
-        self.run(SCAN)  # compiles
+        self.run(steps)  # compiles
         took = []
         for _ in range(TRIES):
             began = perf_counter()
-            self.run(SCAN)
+            self.run(steps)
             took.append(perf_counter() - began)
-        return min(took)
+        return min(took) / steps
 
     def run(self, steps: int) -> None:
         """Train on so many further batches, and wait until that is done."""

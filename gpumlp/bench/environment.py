@@ -17,7 +17,9 @@ from gpumlp.backends import threads
 
 PACKAGES = ("numpy", "scipy", "numba", "scikit-learn", "torch", "jax", "jaxlib")
 CUDA_PACKAGES = ("cupy", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python", "cuda-bindings")
-VARIABLES = re.compile(r"GPUMLP_(?!CACHE_DIR|DUMP_SOURCE)\w+|OPENBLAS_CORETYPE|\w+_NUM_THREADS|XLA_FLAGS|KMP_\w+|OMP_\w+")
+VARIABLES = re.compile(
+    r"GPUMLP_(?!CACHE_DIR|DUMP_SOURCE)\w+|OPENBLAS_CORETYPE|\w+_NUM_THREADS|XLA_FLAGS|KMP_\w+|OMP_\w+"
+)
 DRIVER = Path("/proc/driver/nvidia/version")
 ROOT = Path(__file__).parents[2]
 

@@ -33,42 +33,42 @@ QUICK_ROWS = 8_192
 TOO_LARGE = 2 * 10**11  # operations of a step that a CPU is spared beside a device
 TOO_SLOW = 5 * 10**10  # and of one that --quick leaves out
 IN_GROWTH = ("PyTorch eager", "PyTorch stacked baddbmm")
-IN_QUICK = ("PyTorch eager", "PyTorch stacked baddbmm", "PyTorch loop over modules", "JAX jit", "scikit-learn")
+IN_QUICK = ("PyTorch eager", "PyTorch stacked baddbmm", "JAX jit", "scikit-learn")
 CENTRE = Workload("", (256, 256, 256, 10), 128, 1, 16_384)
 CENTRE_NAME = f"{'-'.join(map(str, CENTRE.sizes))}, batch {CENTRE.batch}, {CENTRE.n_rows} rows, adam"
 
 
 def contests(quick: bool, own: Sequence[Own], kinds: Sequence[Kind]) -> list[Contest]:
-    """Return a contest for a step of each workload, and one for an epoch of the first."""
+    """Return a contest for a step of each workload, and one for an epoch of the first unless it must be quick."""
     every: tuple[Workload, ...] = ON_CPU if device_of(own) == "cpu" else ON_CUDA
-    if quick:
-        every = tuple(replace(w, n_rows=whole_batches(QUICK_ROWS, w.batch)) for w in every if w.flops < TOO_SLOW)
-        kinds = [kind for kind in kinds if kind.name in IN_QUICK]
-    found = [contest(workload, own, kinds) for workload in every]
-    return [*found, contest(every[0], own, kinds, unit="epoch")]
+    if not quick:
+        return [*(contest(w, own, kinds) for w in every), contest(every[0], own, kinds, unit="epoch")]
+    chosen = [kind for kind in kinds if kind.name in IN_QUICK]
+    fewer = [replace(w, n_rows=whole_batches(QUICK_ROWS, w.batch)) for w in every if w.flops < TOO_SLOW]
+    return [contest(w, own, chosen) for w in fewer]
 
 
 def growth(quick: bool, own: Sequence[Own], kinds: Sequence[Kind]) -> list[Contest]:
-    """Return a contest for each size that is varied."""
+    """Return a contest for the centre, which belongs to every size that is varied, and one for each other size."""
     chosen = [] if quick else [kind for kind in kinds if kind.name in IN_GROWTH]
-    return [contest(workload, own, chosen, "growth", unit, {"vary": vary}) for vary, unit, workload in growing(quick)]
+    found = [contest(replace(CENTRE, name=CENTRE_NAME), own, chosen, "growth")]
+    for vary, workload in growing(quick):
+        unit = "epoch" if vary == "rows" else "step"
+        found.append(contest(workload, own, chosen, "growth", unit, {"vary": vary}))
+    return found
 
 
-def growing(quick: bool) -> list[tuple[str, str, Workload]]:
-    """Return what is varied, the unit that is timed, and the workload."""
+def growing(quick: bool) -> list[tuple[str, Workload]]:
+    """Return what is varied, and the workload; a step of the centre is not among them."""
     d, classes = CENTRE.sizes[0], CENTRE.sizes[-1]
     values: Mapping[str, tuple[Sequence[int], Callable[[int], Workload]]] = {
-        "batch": ((16, 256) if quick else (4, 16, 64, 256, 1024, 4096), lambda n: replace(CENTRE, batch=n)),
-        "width": ((32, 256) if quick else (16, 64, 256, 1024), lambda n: replace(CENTRE, sizes=(d, n, n, classes))),
-        "depth": ((2, 8) if quick else (2, 4, 8, 16), lambda n: replace(CENTRE, sizes=(*[d] * n, classes))),
-        "n_models": ((1, 8) if quick else (1, 4, 16, 64), lambda n: replace(CENTRE, n_models=n)),
-        "rows": ((2048, 8192) if quick else (1024, 4096, 16_384, 65_536), lambda n: replace(CENTRE, n_rows=n)),
+        "batch": ((16,) if quick else (4, 16, 64, 256, 1024, 4096), lambda n: replace(CENTRE, batch=n)),
+        "width": ((64,) if quick else (16, 64, 1024), lambda n: replace(CENTRE, sizes=(d, n, n, classes))),
+        "depth": ((8,) if quick else (2, 8, 16), lambda n: replace(CENTRE, sizes=(*[d] * n, classes))),
+        "n_models": ((8,) if quick else (4, 16, 64), lambda n: replace(CENTRE, n_models=n)),
+        "rows": (() if quick else (1024, 4096, 16_384, 65_536), lambda n: replace(CENTRE, n_rows=n)),
     }
-    return [
-        (vary, "epoch" if vary == "rows" else "step", named(vary, n, make(n)))
-        for vary, (numbers, make) in values.items()
-        for n in numbers
-    ]
+    return [(vary, named(vary, n, make(n))) for vary, (numbers, make) in values.items() for n in numbers]
 
 
 def named(vary: str, n: int, workload: Workload) -> Workload:

@@ -182,7 +182,8 @@ def closing(found: Run) -> str:
         for case in cases:
             share = share_of_limit(case)
             told = "" if share is None else f"   {share:.2f} of the limit"
-            lines.append(f"    {case.contender:<28} {time_text(spread(case.seconds).median):>9} {with_article(case.unit)}{told}")
+            took = time_text(spread(case.seconds).median)
+            lines.append(f"    {case.contender:<28} {took:>9} {with_article(case.unit)}{told}")
     return "\n".join(lines) or "nothing was measured"
 
 

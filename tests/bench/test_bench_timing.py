@@ -38,10 +38,10 @@ def test_a_sample_lasts_as_long_as_it_should_and_holds_whole_launches(monkeypatc
 
 
 def test_the_reference_is_measured_right_before_and_right_after_each_sample(monkeypatch):
-    clock = Clock(monkeypatch, a=0.1, b=0.1, products=0.1)
+    clock = Clock(monkeypatch, a=1.0, b=1.0, products=1.0)
     runners = {name: clock.runner(name) for name in "ab"}
     reference = clock.runner("products")
-    turns, samples = Turns(runners, dict.fromkeys(runners, reference), 0.1), {}
+    turns, samples = Turns(runners, dict.fromkeys(runners, reference), 0.1), {}  # a unit a sample, so no start
     clock.log.clear()
     for number in range(3):
         turns.round(number, samples)
