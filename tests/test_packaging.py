@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import gpumlp
+from gpumlp.bench.peers import FILES
 
 try:
     import tomllib
@@ -25,7 +26,12 @@ def setuptools_table():
 
 def test_every_package_of_the_tree_is_installed(setuptools_table):
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gpumlp").rglob("__init__.py")}
-    assert set(setuptools_table["packages"]) == there | {"gpumlp._kernels"}
+    assert set(setuptools_table["packages"]) == there | {"gpumlp._kernels", "gpumlp._peers"}
+
+
+def test_the_peers_of_the_benchmark_are_installed(setuptools_table):
+    folder = ROOT / setuptools_table["package-dir"]["gpumlp._peers"]
+    assert {path.name for path in folder.glob("*.py")} >= {"__init__.py", *FILES.values()}
 
 
 def test_every_kernel_is_installed(setuptools_table):
