@@ -23,7 +23,7 @@ from gpumlp.backends.numba_machine import MAILBOX
 from gpumlp.backends.numba_source import loop
 
 CELLS = MAILBOX // 8  # of a mailbox
-TICKET, DONE, PROGRAM = 0, 1, 2
+TICKET, DONE = 0, 1  # cells of a mailbox that Python looks at
 Native = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # a call through it lets go of Python's lock
 
 
@@ -72,15 +72,16 @@ class _Crew:
 
     def go_home(self) -> None:
         """Let no helper wait any more."""
-        for helper in range(self._n_awake):
-            self.mailboxes[helper, PROGRAM] = 0
-            self.mailboxes[helper, TICKET] += 1
-        self._n_awake = 0
+        if self._n_awake:
+            cells = np.array([self.address, self._n_awake], np.int64)
+            machine("dismiss")(cells.ctypes.data)
+            self._n_awake = 0
 
     def _hire(self, helper: int) -> None:
         """Start a helper's thread. What may fail does so here, not there, where nobody would be told."""
         cells = np.array([self.mailboxes[helper].ctypes.data, helper + 1, *idlers()], np.int64)
         wanted: SimpleQueue[None] = SimpleQueue()
+        machine("dismiss")
         live = partial(_live, machine("serve"), cells, wanted)
         threading.Thread(target=live, name=f"gpumlp {helper + 1}", daemon=True).start()
         self._wanted.append(wanted)

@@ -23,7 +23,6 @@ WORTH_A_THREAD, WORTH_A_PART = 4_000, 1_000
 AT_ONCE = 20_000  # nanoseconds of work, which little enough data take to stay in a thread's cache
 OPERATION = 0.04  # nanoseconds of one of a loop's operations, where several are done at once
 UNEVEN = 1.2  # how much longer than on average the busiest thread may take if whole models are dealt out
-HEAD = 8  # cells of a program
 
 
 @dataclass(frozen=True)
@@ -184,19 +183,20 @@ class Program:
         """Return the calls of each thread in each segment."""
         segments: list[list[list[Call]]] = []
         alone = False  # whether the last segment is the first thread's alone, which needs not wait for itself
-        for group in grouped(stages, lambda n_models: repeated and self._deals_models(n_models)):
-            by_model = group[0].n_models > 1 and repeated and self._deals_models(group[0].n_models)
-            parts = self._by_model(group) if by_model else self._by_stage(group[0])
-            if alone and not any(parts[1:]):
+        deals = self._deals_models if repeated else lambda n_models: False
+        for group in grouped(stages, deals):
+            parts = self._by_model(group) if deals(group[0].n_models) else self._by_stage(group[0])
+            was_alone, alone = alone, not any(parts[1:])
+            if was_alone and alone:
                 segments[-1][0] += parts[0]
             else:
                 segments.append(parts)
-            alone = not any(parts[1:])
         return segments
 
     def _deals_models(self, n_models: int) -> bool:
         """Tell whether each thread carries whole models."""
-        return n_models >= self.n_threads and ceil(n_models / self.n_threads) * self.n_threads / n_models <= UNEVEN
+        n = self.n_threads
+        return n_models > 1 and n_models >= n and ceil(n_models / n) * n / n_models <= UNEVEN
 
     def _by_model(self, stages: Sequence[Stage]) -> list[list[Call]]:
         """Let each thread carry its models through all stages, a few small ones at a time."""
@@ -220,8 +220,7 @@ def grouped(stages: Sequence[Stage], deals: Callable[[int], bool]) -> list[list[
     """Return the stages in order, those together whose models each thread carries through all of them."""
     groups: list[list[Stage]] = []
     for stage in stages:
-        joins = groups and stage.n_models > 1 and groups[-1][0].n_models == stage.n_models and deals(stage.n_models)
-        if joins:
+        if groups and groups[-1][0].n_models == stage.n_models and deals(stage.n_models):
             groups[-1].append(stage)
         else:
             groups.append([stage])

@@ -67,10 +67,9 @@ CONSTANTS = {
     **{name: getattr(numba_kernels, name) for name in ("ROUNDS", "SUMMED")},
     **{name: getattr(numba_machine, name) for name in ("SPINS", "YIELDS", "NAP", "MAILBOX")},
 }
-DOT_PANEL = 64
-REORDERED = frozenset(
-    {"add_squares", "dots"}
-)  # sums that LLVM may take apart; their order depends on their length alone
+DOT_PANEL = 64  # rows
+# sums that LLVM may take apart; their order depends on their length alone
+REORDERED = frozenset({"add_squares", "dots"})
 
 
 @dataclass(frozen=True)

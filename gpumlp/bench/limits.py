@@ -29,7 +29,7 @@ import numpy as np
 from gpumlp.backends import threads
 from gpumlp.backends.select import get_backend
 from gpumlp.bench.contest import CUDA, HOST, meter
-from gpumlp.bench.timing import Runner, settle, take, warm_up
+from gpumlp.bench.timing import Runner, repeating, settle, take, warm_up
 from gpumlp.bench.workloads import Workload
 from gpumlp.formulas.update_rules import RULES
 from gpumlp.shapes import HostArray
@@ -142,15 +142,7 @@ def device_runner(products: list[Product], device: str, precision: str) -> Runne
         for a, W, z in held:
             backend.linear(a, W, z)
 
-    captured = backend.capture(step)
-
-    def work(n: int) -> None:
-        with backend.session():
-            for _ in range(n):
-                captured()
-            backend.synchronize()
-
-    return Runner(work, events=meter(device).timed)
+    return Runner(repeating(backend, step), events=meter(device).timed)
 
 
 @cache

@@ -16,7 +16,7 @@ from gpumlp.backends.select import get_backend
 from gpumlp.bench import baselines, limits
 from gpumlp.bench.baselines import Problem
 from gpumlp.bench.contest import Contest, Entrant, Own, device_of, meter
-from gpumlp.bench.timing import Runner
+from gpumlp.bench.timing import Runner, repeating
 from gpumlp.errors import GpumlpError
 from gpumlp.formulas.activations import ACTIVATIONS, reads_z
 from gpumlp.network.parameters import ParameterLayout, Parameters
@@ -113,14 +113,7 @@ def own_runner(size: Size, own: Own) -> Runner:
         for l in range(size.n_layers - 1, 0, -1):
             backend.hidden_delta(f, delta[l], p.W[l], kept[l - 1], a[l - 1], delta[l - 1], grad.b[l - 1])
 
-    captured = backend.capture(step)
-
-    def work(n: int) -> None:
-        with backend.session():
-            for _ in range(n):
-                captured()
-            backend.synchronize()
-
+    work = repeating(backend, step)
     work(1)
     found = [backend.to_host(d)[0] for d in delta[:-1]]
     checked = check(found, baselines.in_float64(problem), FAR[own.precision])

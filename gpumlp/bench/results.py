@@ -33,9 +33,11 @@ class Case:
     seconds         the samples; the same index is the same round in all contenders of a case
     reference       the time of the matrix products alone beside each sample, or None where they were not measured
     host_seconds    on a device: the host's time beside the device's in `seconds`, else None
-    limit_seconds   the time below which no implementation can come here, or None
+    limit_seconds   what the products alone and the bytes that must move take here, or None; what stays in a cache, or
+                    multiplies faster than NumPy's BLAS, comes below it
     checked         how far the result is from the right one, in words
-    waited          the share of each sample's time that threads stood in line for what others had, or None if unknown
+    waited          the share of the time that threads stood in line for a processor beside each sample, while the
+                    products alone were measured, which wait for nobody of their own; or None if unknown
     Raises          DataError for values that cannot be
     """
 
@@ -145,14 +147,17 @@ class Run:
 
         Raises   ConfigurationError if it cannot be written; an older file then stays as it was
         """
-        path = Path(path)
-        content = f"{self.as_json()}\n".encode()
-        try:
-            with replacing(path) as file:
-                file.write(content)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write {path} ({error.strerror}); choose another place") from error
-        return path
+        return write(Path(path), self.as_json())
+
+
+def write(place: Path, text: str) -> Path:
+    """Write a text and an end of line, whole or not at all; raise ConfigurationError if it cannot be written."""
+    try:
+        with replacing(place) as file:
+            file.write(f"{text}\n".encode())
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {place} ({error.strerror}); choose another place") from error
+    return place
 
 
 def load(path: str | Path) -> Run:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from time import perf_counter, process_time, sleep
 
+from gpumlp.backends.protocol import Backend
 from gpumlp.bench.quiet import waited
 from gpumlp.errors import BackendUnavailable
 
@@ -113,6 +114,19 @@ def take_turns(
     for number in range(rounds):
         turns.round(number, samples)
     return samples
+
+
+def repeating(backend: Backend, step: Callable[[], None]) -> Callable[[int], None]:
+    """Return the function that performs what `step` asks of a backend so many times, captured as a training step is."""
+    captured = backend.capture(step)
+
+    def work(n: int) -> None:
+        with backend.session():
+            for _ in range(n):
+                captured()
+            backend.synchronize()
+
+    return work
 
 
 def warm_up(runner: Runner, seconds: float) -> int:

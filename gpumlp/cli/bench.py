@@ -12,14 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from gpumlp.atomic import replacing
-from gpumlp.bench.results import SUITES, Run
+from gpumlp.bench.results import SUITES, Run, write
 from gpumlp.cli.compare import compare
 from gpumlp.cli.errors import tell
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.options import AsJson
 from gpumlp.cli.places import check_place
-from gpumlp.errors import ConfigurationError
 
 log = logging.getLogger("gpumlp")
 
@@ -139,16 +137,6 @@ def free_stem(folder: Path) -> str:
             (folder / f"{stem}.json").open("x").close()  # never over what another process has written meanwhile
             return stem
         number += 1
-
-
-def write(place: Path, text: str) -> Path:
-    """Write a text, whole or not at all; raise ConfigurationError if it cannot be written."""
-    try:
-        with replacing(place) as file:
-            file.write(f"{text}\n".encode())
-    except OSError as error:
-        raise ConfigurationError(f"cannot write {place} ({error.strerror}); choose another place") from error
-    return place
 
 
 # ---------------------------------------------------------------- what is shown

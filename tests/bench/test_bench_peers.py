@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from made_up_peers import Astray, Twin
 
 from gpumlp.bench import peers, steps, timing
 from gpumlp.bench.contest import Own
-from gpumlp.bench.workloads import ReadyStep, Workload
+from gpumlp.bench.workloads import Workload
 from gpumlp.errors import GpumlpError
 
 ONE = Workload("one", (20, 16, 12, 5), 8, 1, 32)
@@ -14,38 +15,6 @@ SEVERAL = Workload("several", (20, 16, 12, 5), 8, 3, 32)
 SEVERAL_MOMENTUM = Workload("several, momentum", (20, 16, 5), 8, 3, 32, "momentum")
 WORKLOADS = [ONE, ONE_MOMENTUM, SEVERAL, SEVERAL_MOMENTUM]
 NUMPY = Own("gpumlp numpy", "numpy")
-
-
-class Twin:
-    """gpumlp once more, as if it were another."""
-
-    name, launch = "twin", 2
-
-    def __init__(self, workload, mode, device, initial):
-        self.ready = ReadyStep(workload, "numpy", shuffle=False)
-        self.asked, self.tuned = [], False
-
-    @classmethod
-    def why_not(cls, workload, device):
-        return "" if workload.n_models == 1 else "is for one model"
-
-    def run(self, steps):
-        self.asked.append(steps)
-        self.ready.run(steps)
-
-    def tune(self):
-        self.tuned = True
-        return "two steps at once"
-
-    def weights(self):
-        return self.ready.net.weights
-
-
-class Astray(Twin):
-    name = "astray"
-
-    def weights(self):
-        return [W + 0.01 * np.sign(W) for W in super().weights()]
 
 
 class Still(Twin):

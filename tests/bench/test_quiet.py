@@ -1,4 +1,4 @@
-"""How long threads stood in line for a processor, and how long others had one."""
+"""How long threads stood in line for a processor."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from gpumlp.bench import quiet
 
-on_linux = pytest.mark.skipif(quiet.waited() is None or quiet.others() is None, reason="the system does not tell")
+on_linux = pytest.mark.skipif(quiet.waited() is None, reason="the system does not tell")
 
 
 def spin(seconds):
@@ -19,12 +19,11 @@ def spin(seconds):
         pass
 
 
-def shares(work):
-    """Return the shares of the time that threads of this process waited, and that others had a processor."""
-    waited, others, began = quiet.waited(), quiet.others(), perf_counter()
+def share(work):
+    """Return the share of the time that threads of this process waited."""
+    waited, began = quiet.waited(), perf_counter()
     work()
-    took = perf_counter() - began
-    return (quiet.waited() - waited) / took, (quiet.others() - others) / took
+    return (quiet.waited() - waited) / (perf_counter() - began)
 
 
 @contextmanager
@@ -45,15 +44,12 @@ def rival():
 @on_linux
 def test_two_programs_on_one_processor_wait_for_each_other():
     with rival():
-        waited, others = shares(lambda: spin(0.5))
-    assert waited > quiet.DISTURBED
-    assert others > quiet.DISTURBED
+        assert share(lambda: spin(0.5)) > quiet.DISTURBED
 
 
 @on_linux
 def test_who_sleeps_does_not_wait():
-    waited, _ = shares(lambda: sleep(0.2))
-    assert 0 <= waited < 0.5
+    assert 0 <= share(lambda: sleep(0.2)) < 0.5
 
 
 @pytest.mark.parametrize("text", [None, "", "1\n", "a b c\n"])
@@ -73,16 +69,3 @@ def test_the_seconds_of_all_threads_are_added_up(monkeypatch, tmp_path):
         (tmp_path / name / "schedstat").write_text(f"7 {waited} 3\n")
     monkeypatch.setattr(quiet, "_THREADS", tmp_path)
     assert quiet.waited() == 2.5
-
-
-@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="is about systems with /proc")
-def test_others_have_what_all_have_but_for_idle_time_and_guests_that_count_twice(monkeypatch, tmp_path):
-    (tmp_path / "stat").write_text("cpu  100 20 30 9999 8888 4 5 6 777 66\ncpu0 1 2 3\n")
-    monkeypatch.setattr(quiet, "_ALL", tmp_path / "stat")
-    monkeypatch.setattr(quiet, "process_time", lambda: 0.5)
-    assert quiet.others() == pytest.approx(165 / os.sysconf("SC_CLK_TCK") - 0.5)
-    for text in ("cpu a b\n", ""):
-        (tmp_path / "stat").write_text(text)
-        assert quiet.others() is None
-    monkeypatch.setattr(quiet, "_ALL", tmp_path / "nowhere")
-    assert quiet.others() is None

@@ -1,38 +1,24 @@
 """The same steps elsewhere: checked first, then timed in turns."""
 
-import numpy as np
+import made_up_peers
 import pytest
 
 from gpumlp.bench import peers
-from gpumlp.bench.workloads import ReadyStep, Workload
+from gpumlp.bench.workloads import Workload
 from gpumlp.doctor import comparison
 
 ONE = Workload("one", (20, 16, 12, 5), 8, 1, 32)
 SEVERAL = Workload("several", (20, 16, 12, 5), 8, 3, 32)
 
 
-class Twin:
-    """gpumlp once more, as if it were another."""
-
-    name = "twin"
-
-    def __init__(self, workload, mode, device, initial):
-        self.ready = ReadyStep(workload, "numpy", shuffle=False)
-        self.run = self.ready.run
-
+class Twin(made_up_peers.Twin):
     @classmethod
     def why_not(cls, workload, device):
         return ""
 
-    def weights(self):
-        return self.ready.net.weights
 
-
-class Astray(Twin):
-    name = "astray"
-
-    def weights(self):
-        return [W + 0.01 * np.sign(W) for W in super().weights()]
+class Astray(made_up_peers.Astray):
+    why_not = Twin.why_not
 
 
 class Absent(Twin):
