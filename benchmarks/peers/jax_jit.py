@@ -21,8 +21,8 @@ from gpumlp.bench.workloads import BETA1, BETA2, EPSILON, LEARNING_RATE, MOMENTU
 from gpumlp.shapes import HostArray
 
 SCAN = 64  # steps of a scan
-LONG = 3e-3  # seconds of a step to which a call adds next to nothing
-TRIES = 3
+SHORT = 1e-3  # seconds of a step of which a few are no measure
+TRIES = 2
 
 
 def why_absent(device: str) -> str:
@@ -120,9 +120,11 @@ class Jit:
     def tune(self) -> str:
         """Take a new order in each epoch from now on, and the faster of step and scan; say which."""
         self.shuffle, self.position = True, 0
-        if self.workload.n_steps < SCAN or self.seconds(1, steps=2) > LONG:
+        if self.workload.n_steps < SCAN:
             return "a call for each step"
-        step, scan = self.seconds(1), self.seconds(SCAN)
+        step, scan = self.seconds(1, steps=8), self.seconds(SCAN)
+        if step < SHORT:
+            step = self.seconds(1)
         self.launch = SCAN if scan < step else 1
         return f"{SCAN} steps as one lax.scan" if scan < step else "a call for each step, which lax.scan is not below"
 
