@@ -31,7 +31,7 @@ from gpumlp.shapes import HostArray
 
 QUICK_ROWS = 8_192
 TOO_LARGE = 2 * 10**11  # operations of a step that a CPU is spared beside a device
-TOO_SLOW = 5 * 10**10  # and of one that --quick leaves out
+TOO_SLOW = 25 * 10**8  # and of one that --quick leaves out
 IN_GROWTH = ("PyTorch eager", "PyTorch stacked baddbmm")
 IN_QUICK = ("PyTorch eager", "PyTorch stacked baddbmm", "JAX jit", "scikit-learn")
 CENTRE = Workload("", (256, 256, 256, 10), 128, 1, 16_384)

@@ -18,6 +18,7 @@ class Measurement:
     low, high             the quartiles of the samples
     steps                 how many steps were timed; 0: nothing was measured, and the three numbers are NaN
     note                  why it was left out, or measured less than others; "" where it was not
+    dropped               whether it was clearly slower than another that was measured at the same time: never chosen
     """
 
     backend: str
@@ -27,6 +28,7 @@ class Measurement:
     high: float
     steps: int
     note: str = ""
+    dropped: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Choice:
         if not mine:
             return line
         line += f": {mine[0].examples_per_second:,.0f} examples/s; {len(measured)} measured"
-        best = max(measured, key=lambda m: m.examples_per_second)
+        best = max((m for m in measured if not m.dropped), key=lambda m: m.examples_per_second)
         if best is mine[0]:
             return line
         return f"{line}, the fastest of them {best.batch_size} on {best.backend}: {best.examples_per_second:,.0f}"
@@ -73,9 +75,10 @@ class Choice:
 def choose(measurements: Sequence[Measurement], notes: Sequence[str] = ()) -> Choice:
     """Return the smallest batch size whose throughput comes within 10 % of the highest, on the faster of its backends.
 
+    What was dropped is not compared: its figures are of another moment.
     Raises OutOfMemory, with the candidates' notes, where nothing could be measured
     """
-    measured = [m for m in measurements if m.steps]
+    measured = [m for m in measurements if m.steps and not m.dropped]
     if not measured:
         reasons = "; ".join(f"{m.backend} with {m.batch_size}: {m.note}" for m in measurements)
         raise OutOfMemory(f"no batch size could be tried ({reasons})")

@@ -83,7 +83,7 @@ class _Entry:
         self.turns: list[float] = []  # and of those in the rounds
         self.steps = 0
         self.launch_seconds: float | None = None
-        self.alive, self.note = False, ""
+        self.alive, self.dropped, self.note = False, False, ""
 
     @property
     def rates(self) -> list[float]:
@@ -98,7 +98,7 @@ class _Entry:
     def measurement(self) -> Measurement:
         rates, trial = self.rates or [np.nan], self.trial
         low, middle, high = (float(q) for q in np.quantile(rates, (0.25, 0.5, 0.75)))
-        return Measurement(trial.backend, trial.batch_size, middle, low, high, self.steps, self.note)
+        return Measurement(trial.backend, trial.batch_size, middle, low, high, self.steps, self.note, self.dropped)
 
 
 class _Search:
@@ -220,14 +220,18 @@ class _Search:
         return max(self.clock() - began, SHORTEST)
 
     def _below(self, share: float, value: Value, among: Sequence[_Entry]) -> list[_Entry]:
-        """Return which candidates that are still measured are below a share of the highest of all."""
-        best = max((value(entry.rates) for entry in self.entries if entry.rates), default=0.0)
+        """Return which candidates that are still measured are below a share of the highest of these.
+
+        What is dropped was measured at another moment, when the machine may have been less busy.
+        """
+        best = max((value(entry.rates) for entry in self.entries if entry.alive and entry.rates), default=0.0)
         return [entry for entry in among if entry.alive and value(entry.rates) < share * best]
 
     def _drop(self, share: float, value: Value, among: Sequence[_Entry]) -> None:
         """Measure no further what is below a share of the highest."""
         for entry in self._below(share, value, among):
             entry.close()
+            entry.dropped = True
             entry.note = f"dropped after {len(entry.looks + entry.turns)} samples: clearly slower"
 
 

@@ -48,6 +48,13 @@ def test_a_candidate_without_a_measurement_is_not_chosen():
         choose([absent])
 
 
+def test_what_was_dropped_is_not_chosen_whatever_it_once_reached():
+    dropped = Measurement("numpy", 16, 900.0, 900.0, 900.0, 3, "dropped after 3 samples: clearly slower", True)
+    choice = choose([dropped, measured("numba", 64, 100.0)])
+    assert (choice.backend, choice.batch_size) == ("numba", 64)
+    assert str(choice) == "batch size 64 on numba: 100 examples/s; 2 measured"
+
+
 def test_the_table_has_a_line_for_each_candidate_and_marks_the_choice():
     absent = Measurement("cuda", 32, np.nan, np.nan, np.nan, 0, "left out: no room")
     choice = choose([measured("numpy", 64, 1234567.0), absent], ["numba left out: it is not there"])
@@ -143,6 +150,16 @@ def test_a_busy_moment_does_not_decide(begins):
     trials = [Made(machine, 32, 1e-3), Made(machine, 32, 0.8e-3, "numba"), Made(machine, 64, 1.55e-3, "numba")]
     choice = choose(measure(trials, 1.0, machine.clock))
     assert (choice.backend, choice.batch_size) == ("numba", 32)
+
+
+@pytest.mark.parametrize("begins", np.linspace(0.0, 0.6, 25))
+def test_a_machine_that_becomes_busy_for_good_leaves_some_to_be_compared(begins):
+    """What is dropped was slower than what ran beside it; nobody is dropped for what a dropped one once reached."""
+    machine = Machine(lambda now: 6.0 if now >= begins else 1.0)
+    seconds = [2.5e-4, 1e-4, 2.4e-4, 1.6e-4]
+    found = measure([Made(machine, 16, s, name) for s, name in zip(seconds, "abcd", strict=True)], 1.0, machine.clock)
+    kept = [m.backend for m in found if not m.dropped]
+    assert choose(found).backend in kept
 
 
 def test_once_there_are_rounds_the_first_look_no_longer_counts():
