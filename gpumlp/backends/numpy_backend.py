@@ -242,28 +242,27 @@ class NumpyBackend:
         db: Array,
     ) -> None:
         """Set dgamma, delta = dC/dz and db."""
-        plan = self._elementwise.plan
+        plan, is_layer = self._elementwise.plan, norm.kind == LAYER
         mean, variance = of_rows(norm)
         terms = np.empty(z.shape, self.dtype)
         self._launch(plan(gamma_gradient_program(), [delta, z, mean, variance], [terms]))
         self._launch(column_sums(terms, dgamma))
-        if norm.kind == LAYER:
-            weight, mean_g, mean_gz = self._number(1), *(np.empty((*z.shape[:2], 1), self.dtype) for _ in range(2))
-            self._launch(product(delta, gamma[:, :, None], mean_g))
-            self._launch(product(terms, gamma[:, :, None], mean_gz))
-            shares = self._number(z.shape[2])
+        if is_layer:
+            weight, shares = [], self._number(z.shape[2])
+            means = [np.empty((*z.shape[:2], 1), self.dtype) for _ in range(2)]
+            for x, total in zip((delta, terms), means, strict=True):
+                self._launch(product(x, gamma[:, :, None], total))
+                self._launch(mean_launch(total, shares, total))
         else:
             assert norm.row_weight is not None
             assert norm.count is not None
-            weight, shares = norm.row_weight[:, :, None], norm.count[:, None, None]
-            mean_g, mean_gz = (np.empty((len(z), 1, z.shape[2]), self.dtype) for _ in range(2))
-            self._launch(lambda: np.multiply(gamma[:, None], dbeta[:, None], mean_g))
-            self._launch(lambda: np.multiply(gamma[:, None], dgamma[:, None], mean_gz))
-        for total in (mean_g, mean_gz):
-            self._launch(mean_launch(total, shares))
-        inputs = [delta, z, mean, variance, gamma[:, None], mean_g, mean_gz, weight]
-        self._launch(plan(normalised_delta_program(), inputs, [delta]))
-        self._launch(column_sums(delta, db) if norm.kind == LAYER else lambda: db.fill(0))
+            weight, shares = [norm.row_weight[:, :, None]], norm.count[:, None, None]
+            means = [np.empty((len(z), 1, z.shape[2]), self.dtype) for _ in range(2)]
+            for total, out in zip((dbeta, dgamma), means, strict=True):
+                self._launch(mean_launch(total[:, None], shares, out))
+        inputs = [delta, z, mean, variance, gamma[:, None], *means, *weight]
+        self._launch(plan(normalised_delta_program(norm.kind), inputs, [delta]))
+        self._launch(column_sums(delta, db) if is_layer else lambda: db.fill(0))
 
     # ---------------------------------------------------------------- update
 

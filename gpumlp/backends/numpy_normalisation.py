@@ -12,8 +12,9 @@ from gpumlp.backends.numpy_elementwise import Elementwise
 from gpumlp.backends.protocol import Array, Normalisation
 from gpumlp.formulas.normalisation import (
     LAYER,
+    delta_of_batch_recording,
+    delta_of_rows_recording,
     gamma_gradient_recording,
-    normalised_delta_recording,
     running_recording,
     scaled_recording,
 )
@@ -110,13 +111,13 @@ def running_launches(norm: Normalisation, elementwise: Elementwise) -> list[Laun
     return [estimate, *follow, keep]
 
 
-def mean_launch(total: Array, count: Any) -> Launch:
-    """Return total <- total / count, where count 0 is taken for 1."""
+def mean_launch(total: Array, count: Any, out: Array) -> Launch:
+    """Return out <- total / count, where count 0 is taken for 1."""
     n = np.empty_like(count)
 
     def launch() -> None:
         np.maximum(count, 1, out=n)
-        np.divide(total, n, total)
+        np.divide(total, n, out)
 
     return launch
 
@@ -134,9 +135,10 @@ def gamma_gradient_program() -> NumpyProgram:
 
 
 @cache
-def normalised_delta_program() -> NumpyProgram:
+def normalised_delta_program(kind: str) -> NumpyProgram:
     """delta <- dC/dz."""
-    return numpy_program(normalised_delta_recording(), ("delta",), {"delta": "d"})
+    recording = delta_of_rows_recording() if kind == LAYER else delta_of_batch_recording()
+    return numpy_program(recording, ("delta",), {"delta": "d"})
 
 
 @cache

@@ -37,21 +37,37 @@ def gamma_gradient_recording() -> Recording:
     return record(lambda d, z, mean, variance: d * standardise(z, mean, variance), "d", "z", "mean", "variance")
 
 
+def carried(g: Any, z: Any, mean: Any, variance: Any, mean_g: Any, mean_gz: Any) -> Any:
+    """dC/dz from g = dC/dzhat: (g - mean(g) - zhat mean(g zhat)) / sqrt(variance + epsilon).
+
+    The means are taken over what was normalised together, whose mean and variance depend on each z among it.
+
+    Source: Ioffe and Szegedy 2015, the equations behind algorithm 1, with their sums carried out
+    """
+    return (g - mean_g - standardise(z, mean, variance) * mean_gz) / sqrt(variance + EPSILON)
+
+
 @cache
-def normalised_delta_recording() -> Recording:
-    """Return dC/dz as a Recording of (d, z, mean, variance, gamma, mean_g, mean_gz, weight), with d = dC/du.
+def delta_of_rows_recording() -> Recording:
+    """Return dC/dz for "layer" as a Recording of (d, z, mean, variance, gamma, mean_g, mean_gz), with g = gamma d."""
 
-    With g = gamma d it is (g - mean(g) - zhat mean(g zhat)) / sqrt(variance + epsilon), the means being taken over what
-    was normalised together: mean and variance depend on each z among it. 0 for a row that does not count.
+    def formula(d: Any, z: Any, mean: Any, variance: Any, gamma: Any, mean_g: Any, mean_gz: Any) -> Any:
+        return carried(gamma * d, z, mean, variance, mean_g, mean_gz)
 
-    Source: Ioffe and Szegedy 2015, the equations behind algorithm 1, with the sums carried out
+    return record(formula, "d", "z", "mean", "variance", "gamma", "mean_g", "mean_gz")
+
+
+@cache
+def delta_of_batch_recording() -> Recording:
+    """Return dC/dz for "batch" as a Recording of (d, z, mean, variance, gamma, mean_d, mean_dz, weight).
+
+    A unit's gamma is a factor of all that is carried; a row that does not count has no part in the mean: 0.
     """
 
-    def formula(d: Any, z: Any, mean: Any, variance: Any, gamma: Any, mean_g: Any, mean_gz: Any, weight: Any) -> Any:
-        carried = gamma * d - mean_g - standardise(z, mean, variance) * mean_gz
-        return where(weight > 0, carried / sqrt(variance + EPSILON), 0)
+    def formula(d: Any, z: Any, mean: Any, variance: Any, gamma: Any, mean_d: Any, mean_dz: Any, weight: Any) -> Any:
+        return where(weight > 0, gamma * carried(d, z, mean, variance, mean_d, mean_dz), 0)
 
-    return record(formula, "d", "z", "mean", "variance", "gamma", "mean_g", "mean_gz", "weight")
+    return record(formula, "d", "z", "mean", "variance", "gamma", "mean_d", "mean_dz", "weight")
 
 
 @cache
