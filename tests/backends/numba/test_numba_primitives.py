@@ -308,9 +308,7 @@ def test_a_normalised_layer_goes_forward_and_back(way, activation, rate, dtype):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    "sizes", [(1, 1, 1, 1), (2, 300, 3, 33), (3, 65, 2, 130), (1, 7, 1, 1200), (5, 2, 2, 1)], ids=str
-)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_a_normalised_layer_of_any_size(sizes, way, dtype, monkeypatch):
     compare(normalised(way, "tanh", *sizes), dtype)
     divide_everything(monkeypatch)
