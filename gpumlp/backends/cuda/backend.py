@@ -278,7 +278,7 @@ class CudaBackend:
         copies = {} if norm.numbers is None else norm.numbers.copies
         of_sums = self._sums_of_tiles("batch_statistics", n_models, features, tiles, values=3)
         self._launch(
-            sources.batch_normalisation(self.dtype),
+            sources.batch_statistics(self.dtype),
             "batch_statistics",
             n_models * tiles.n_chunks * tiles.n_tiles,
             THREADS,
@@ -383,9 +383,9 @@ class CudaBackend:
         (n_models, batch, features), of_all = z.shape, {"z": z, "mean": norm.mean, "variance": norm.variance}
         of_all |= {"batch": batch, "features": features, "delta": delta, "dgamma": dgamma}
         if norm.kind == LAYER:
-            self._rows_delta(n_models, batch, features, gamma=gamma, db=db, **of_all)
+            self._rows_delta(n_models, gamma=gamma, db=db, **of_all)
             return
-        tiles, module = self._tiles(batch, features), sources.batch_normalisation(self.dtype)
+        tiles, module = self._tiles(batch, features), sources.batch_statistics(self.dtype)
         self._launch(
             module,
             "gamma_gradients",
@@ -410,7 +410,7 @@ class CudaBackend:
             **of_all,
         )
 
-    def _rows_delta(self, n_models: int, batch: int, features: int, **arguments: Any) -> None:
+    def _rows_delta(self, n_models: int, *, batch: int, features: int, **arguments: Any) -> None:
         """Launch the way back of a layer that is normalised over units."""
         threads, group, long_rows = self._vector_row_shape(features)
         slots = threads // group
@@ -424,6 +424,8 @@ class CudaBackend:
             "rows_delta",
             n_models * n_chunks,
             threads,
+            batch=batch,
+            features=features,
             rows_of_chunk=rows_of_chunk,
             group=group,
             partials=self._arena.scratch("rows_delta sums", n_sums, self.dtype),

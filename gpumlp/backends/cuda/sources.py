@@ -174,14 +174,14 @@ def rows_delta(dtype: Any, long_rows: bool = False) -> Source:
 
 
 @lru_cache(maxsize=2)
-def batch_normalisation(dtype: Any) -> Source:
+def batch_statistics(dtype: Any) -> Source:
     """Return the module of the statistics of a batch, and of the way back of a layer that is normalised with them."""
     functions = [
         cuda_function(gamma_gradient_recording(), "gamma_gradient"),
         cuda_function(delta_of_batch_recording(), "delta_of_batch"),
         cuda_function(running_recording(), "follow"),
     ]
-    return paste("batch_normalisation.cu", "", dtype, functions)
+    return paste("batch_statistics.cu", "", dtype, functions)
 
 
 @lru_cache(maxsize=512)
