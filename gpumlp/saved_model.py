@@ -130,6 +130,7 @@ class SavedModel:
             "model_ids": list(net.model_ids),
             "seeds": list(net.seeds),
             "dropout": list(net.dropout),
+            "normalisation": list(net.architecture.normalisation),
             "initialiser": initialiser_name(net.initialiser),
             "task": self.task,
             "classes": None if self.classes is None else self.classes.tolist(),
@@ -141,6 +142,8 @@ class SavedModel:
         arrays = {}
         for l, (W, b) in enumerate(zip(net.weights, net.biases, strict=True)):
             arrays[f"W{l}"], arrays[f"b{l}"] = W, b
+        for l, of_layer in enumerate(net.normalising):
+            arrays |= {f"{name}{l}": array for name, array in of_layer.items()}
         for name, scaler in (("x", self.scaler), ("y", self.target_scaler)):
             if scaler is not None:
                 arrays[f"{name}_mean"], arrays[f"{name}_scale"] = scaler.mean, scaler.scale
@@ -218,7 +221,8 @@ def _read_header(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
 def _check_size(archive: zipfile.ZipFile, header: dict[str, Any], path: Path) -> None:
     """Refuse a header that claims more parameters than the file holds, before memory is taken for them."""
     try:
-        layout = ParameterLayout(tuple(int(n) for n in header["sizes"]))
+        kinds = tuple(header.get("normalisation") or ())
+        layout = ParameterLayout(tuple(int(n) for n in header["sizes"]), kinds)
         claimed = layout.n_trainable * len(header["model_ids"]) * np.dtype(header["dtype"]).itemsize
     except (KeyError, TypeError, ValueError):
         return  # `_build_network` says what is wrong with it
@@ -237,6 +241,7 @@ def _build_network(header: dict[str, Any], path: Path, backend: str | None, devi
             cost=header["cost"],
             initialiser=header["initialiser"] or "zeros",
             dropout=header["dropout"],
+            normalisation=header.get("normalisation"),  # which files of earlier versions do not have
             dtype=header["dtype"],
             backend=backend,
             device=device,
@@ -266,6 +271,8 @@ def _read_arrays(archive: zipfile.ZipFile, header: dict[str, Any], net: Network,
     expected: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     for l, (W, b) in enumerate(zip(net.weights, net.biases, strict=True)):
         expected[f"W{l}"], expected[f"b{l}"] = (W.shape, net.dtype), (b.shape, net.dtype)
+    normalising = [{f"{name}{l}": array.shape for name, array in of.items()} for l, of in enumerate(net.normalising)]
+    expected |= {name: (shape, net.dtype) for of in normalising for name, shape in of.items()}
     for name, key, length in (("x", "scaled", net.sizes[0]), ("y", "target_scaled", net.sizes[-1])):
         if header.get(key):
             for part in ("mean", "scale"):
@@ -277,6 +284,11 @@ def _read_arrays(archive: zipfile.ZipFile, header: dict[str, Any], net: Network,
     arrays = {name: _read_array(archive, name, *what, path) for name, what in expected.items()}
     for l in range(net.architecture.n_layers):
         net.set_weights(l, arrays[f"W{l}"], arrays[f"b{l}"])
+    for l, of in enumerate(normalising):
+        try:
+            net.set_normalisation(l, **{name.removesuffix(str(l)): arrays[name] for name in of})
+        except ConfigurationError as error:
+            raise ModelFileError(f"{path}: {error}; it is damaged, save the model again") from error
     scalers = {
         name: Standardiser(arrays[f"{name}_mean"], arrays[f"{name}_scale"]) if f"{name}_mean" in arrays else None
         for name in ("x", "y")

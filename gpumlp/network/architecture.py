@@ -80,8 +80,8 @@ def build_architecture(
 
 def _kinds(normalisation: str | Sequence[str | None] | None, n_hidden: int) -> tuple[str | None, ...]:
     """Return the kind of normalisation of each hidden layer."""
-    one_for_all = normalisation is None or isinstance(normalisation, str)
-    kinds: list[Any] = [normalisation] * n_hidden if one_for_all else list(normalisation or ())
+    several = isinstance(normalisation, Sequence) and not isinstance(normalisation, str)
+    kinds: list[Any] = list(normalisation or ()) if several else [normalisation] * n_hidden
     if len(kinds) != n_hidden:
         raise ConfigurationError(
             f"normalisation names {len(kinds)} layers, there are {n_hidden} hidden ones; give one for each"

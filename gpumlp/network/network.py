@@ -212,6 +212,8 @@ class Network:
                 raise ConfigurationError(
                     f"layer {layer} has no {name}; normalisation is {self.architecture.normalisation}, by hidden layer"
                 )
+        if running_variance is not None and (np.asarray(running_variance) < 0).any():
+            raise ConfigurationError(f"running_variance[{layer}] holds values below 0, which no variance has")
         self._set(layer, **there)
 
     def _set(self, layer: int, **there: tuple[Any, list[Array]]) -> None:

@@ -374,6 +374,8 @@ def test_a_kind_that_does_not_exist_is_refused():
         network(normalisation="bacth")
     with pytest.raises(UnknownName):
         network((4, 2), normalisation="instance")
+    with pytest.raises(UnknownName):
+        network(normalisation=5)
     with pytest.raises(ConfigurationError, match="2 layers, there are 1"):
         network(normalisation=["batch", None])
 
