@@ -284,11 +284,11 @@ def _read_arrays(archive: zipfile.ZipFile, header: dict[str, Any], net: Network,
     arrays = {name: _read_array(archive, name, *what, path) for name, what in expected.items()}
     for l in range(net.architecture.n_layers):
         net.set_weights(l, arrays[f"W{l}"], arrays[f"b{l}"])
-    for l, of in enumerate(normalising):
-        try:
+    try:
+        for l, of in enumerate(normalising):
             net.set_normalisation(l, **{name.removesuffix(str(l)): arrays[name] for name in of})
-        except ConfigurationError as error:
-            raise ModelFileError(f"{path}: {error}; it is damaged, save the model again") from error
+    except ConfigurationError as error:
+        raise ModelFileError(f"{path}: {error}; it is damaged, save the model again") from error
     scalers = {
         name: Standardiser(arrays[f"{name}_mean"], arrays[f"{name}_scale"]) if f"{name}_mean" in arrays else None
         for name in ("x", "y")
