@@ -1,5 +1,6 @@
 """gpumlp: a batched trainer for multi-layer perceptrons, one network or hundreds at once."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gpumlp import errors
@@ -62,7 +63,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load the estimators, and scikit-learn with them, when one of them is asked for."""
     if name in ("MLPClassifier", "MLPRegressor"):
-        from gpumlp import estimators
-
-        return getattr(estimators, name)
+        return getattr(import_module("gpumlp.estimators"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn import get_config
@@ -30,7 +30,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     _progress   what partial_fit goes on from: seed, steps, epochs, factor of the rate, and the update rule's state
     """
 
-    _table: Table
+    _table: ClassVar[Table]
 
     # ---------------------------------------------------------------- what the two estimators say themselves
 
@@ -143,7 +143,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         """Return the activations of the output layer, (n_samples, n_outputs)."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        net: Network = self._live.get(**self._network_options(), seed=0 if self._progress is None else self._progress["seed"])
+        seed = 0 if self._progress is None else self._progress["seed"]
+        net: Network = self._live.get(**self._network_options(), seed=seed)
         put_weights(net, self.coefs_, self.intercepts_)
         return np.concatenate([net.predict(piece)[0] for piece in dense_pieces(X)])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from gpumlp.estimators.base import FLOATS, BaseMLP
 from gpumlp.estimators.inputs import Rows
 from gpumlp.estimators.labels import check_announced, check_known, decode, encode, first_classes, is_several
-from gpumlp.estimators.parameters import core_table
+from gpumlp.estimators.parameters import Table, core_table
 from gpumlp.shapes import HostArray
 
 
@@ -110,7 +110,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Their names, where X has some.
     """
 
-    _table = core_table()
+    _table: ClassVar[Table] = core_table()
 
     def __init__(
         self,
@@ -171,7 +171,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """Return the labels (n_samples,), or for several labels a row an array (n_samples, n_labels) of 0 and 1."""
-        return decode(self._label_binarizer, self._outputs(X)) if self.__sklearn_is_fitted__() else check_is_fitted(self)
+        check_is_fitted(self)
+        return decode(self._label_binarizer, self._outputs(X))
 
     def predict_proba(self, X: Any) -> HostArray:
         """Return the probability of each class, (n_samples, n_classes), in the order of classes_."""

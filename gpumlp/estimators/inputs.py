@@ -91,7 +91,5 @@ def hold_out(rows: Rows, fraction: float, stratify: bool, random: np.random.Rand
         np.arange(len(rows)), random_state=random, test_size=fraction, stratify=rows.targets if stratify else None
     )
     if len(held) < 2:
-        raise ValueError(
-            "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
-        )
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
     return rows.part(train), rows.part(held)

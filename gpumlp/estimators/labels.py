@@ -56,6 +56,4 @@ def check_known(y: Any, classes: HostArray, all_of_them: bool) -> None:
             f"{classes}, `y` has {found}"
         )
     if len(np.setdiff1d(found, classes, assume_unique=True)):
-        raise ValueError(
-            f"`y` has classes not in `self.classes_`. `self.classes_` has {classes}. 'y' has {found}."
-        )
+        raise ValueError(f"`y` has classes not in `self.classes_`. `self.classes_` has {classes}. 'y' has {found}.")

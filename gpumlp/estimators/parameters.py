@@ -48,7 +48,7 @@ def whole(low: int, high: int | None = None) -> Allowed:
     """Allow whole numbers from `low` to `high`, both included."""
     return Allowed(
         f"an int in the range [{low}, {'inf)' if high is None else f'{high}]'}",
-        lambda value: isinstance(value, Integral) and low <= value and (high is None or value <= high),
+        lambda value: isinstance(value, Integral) and low <= int(value) and (high is None or int(value) <= high),
     )
 
 
@@ -59,7 +59,8 @@ def real(low: float, high: float = np.inf, closed: str = "left") -> Allowed:
     def holds(value: Any) -> bool:
         if not isinstance(value, Real):
             return False
-        return bool((low <= value if left else low < value) and (value <= high if right else value < high))
+        number = float(value)
+        return (low <= number if left else low < number) and (number <= high if right else number < high)
 
     return Allowed(
         f"a float in the range {'[' if left else '('}{float(low)}, {float(high)}{']' if right else ')'}", holds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import RegressorMixin
@@ -13,7 +13,7 @@ from sklearn.utils.validation import validate_data
 
 from gpumlp.estimators.base import FLOATS, BaseMLP
 from gpumlp.estimators.inputs import Rows
-from gpumlp.estimators.parameters import core_table, one_of
+from gpumlp.estimators.parameters import Table, core_table, one_of
 from gpumlp.shapes import HostArray
 
 LOSSES = {  # loss -> output activation and cost
@@ -114,7 +114,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         Their names, where X has some.
     """
 
-    _table = {**core_table(), "loss": [one_of(*LOSSES)]}
+    _table: ClassVar[Table] = {**core_table(), "loss": [one_of(*LOSSES)]}
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         return np.reshape(y, (len(y), -1))
 
     def _count_outputs(self, targets: HostArray) -> int:
-        return targets.shape[1]
+        return int(targets.shape[1])
 
     def _output(self) -> tuple[str, str]:
         return LOSSES[self.loss]

@@ -1,4 +1,4 @@
-"""Who may import whom: cli -> estimators -> training -> network, data -> backends -> formulas, randomness -> shapes, errors."""
+"""Who may import whom: cli -> estimators -> training -> network, data -> backends -> formulas, randomness -> shapes."""
 
 import ast
 import subprocess
