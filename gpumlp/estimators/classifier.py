@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from gpumlp.estimators.base import FLOATS, BaseMLP
 from gpumlp.estimators.inputs import Rows
@@ -110,6 +110,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Their names, where X has some.
     """
 
+    loss = "log_loss"
     _table: ClassVar[Table] = core_table()
 
     def __init__(
@@ -171,8 +172,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """Return the labels (n_samples,), or for several labels a row an array (n_samples, n_labels) of 0 and 1."""
-        check_is_fitted(self)
-        return decode(self._label_binarizer, self._outputs(X))
+        outputs = self._outputs(X)
+        return decode(self._label_binarizer, outputs)
 
     def predict_proba(self, X: Any) -> HostArray:
         """Return the probability of each class, (n_samples, n_classes), in the order of classes_."""
