@@ -54,11 +54,9 @@ def test_its_probabilities_can_be_calibrated():
 
 
 def test_permutation_importance_sees_what_matters():
-    X, y = patients()
-    X = X[:, :3].copy()
-    found = permutation_importance(
-        fit(quick(MLPRegressor), X, 3 * X[:, 1]), X, 3 * X[:, 1], random_state=0, n_repeats=3
-    )
+    X = patients()[0][:, :3].copy()
+    y = 3 * X[:, 1]
+    found = permutation_importance(fit(quick(MLPRegressor), X, y), X, y, random_state=0, n_repeats=3)
     assert found.importances_mean.argmax() == 1
 
 

@@ -20,7 +20,7 @@ def made(backend, monkeypatch, weights=None, rows=4096):
 
 
 def test_the_gradient_is_that_of_finite_differences(backend, monkeypatch):
-    net, X, y, f = made(backend, monkeypatch, np.linspace(0, 2, len(labelled()[0])))
+    *_, f = made(backend, monkeypatch, np.linspace(0, 2, len(labelled()[0])))
     theta = f.parameters()
     _, gradient = f(theta)
     generator = np.random.default_rng(0)
