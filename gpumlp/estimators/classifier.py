@@ -9,13 +9,20 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
-from gpumlp.estimators.base import FLOATS, BaseMLP
+from gpumlp.errors import ConfigurationError
+from gpumlp.estimators.base import FLOATS, BaseMLP, mean_of_models
+from gpumlp.estimators.calibration import best_temperature, scaled
+from gpumlp.estimators.held_out import as_of_now
 from gpumlp.estimators.inputs import Rows
 from gpumlp.estimators.labels import check_announced, check_known, decode, encode, first_classes, is_several
-from gpumlp.estimators.parameters import Table, core_table
+from gpumlp.estimators.parameters import NOTHING, Table, core_table, instance_of, one_of, real
+from gpumlp.formulas.activations import ACTIVATIONS
+from gpumlp.formulas.costs import COSTS
+from gpumlp.formulas.registry import UNIT
 from gpumlp.shapes import HostArray
 
 
@@ -26,9 +33,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     ----------
     hidden_layer_sizes : array-like of int or int, default=(100,)
         Neurons of each hidden layer, from the input on; () for none.
-    activation : str, default="relu"
-        Activation of the hidden layers: "identity", "logistic", "tanh", "relu", or any other that is registered and
-        can stand in a hidden layer, with its parameters in brackets: "leaky_relu(slope=0.2)".
+    activation : str, Activation or list of them, default="relu"
+        Activation of the hidden layers, or one for each: "identity", "logistic", "tanh", "relu", or any other that is
+        registered and can stand in a hidden layer, with its parameters in brackets: "leaky_relu(slope=0.2)".
     solver : {"adam", "sgd", "lbfgs"}, default="adam"
         What makes the loss small: Adam, gradient descent with momentum, or L-BFGS on the whole set.
     alpha : float, default=0.0001
@@ -64,7 +71,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     early_stopping : bool, default=False
         Whether rows are held out, whose score decides about progress; the weights of the best epoch come back.
     validation_fraction : float, default=0.1
-        Share of the rows that is held out, at least 0 and below 1.
+        Share of the rows that is held out, at least 0 and below 1, unless `fit` is given X_val.
     beta_1, beta_2 : float, default=0.9 and 0.999
         How much Adam keeps of its running means of the gradient and of its square.
     epsilon : float, default=1e-8
@@ -79,11 +86,41 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         By what: "auto", "cuda", "numba", "numpy".
     dtype : {"float32", "float64"} or None, default=None
         What it is computed in; None: float32 if X is, else float64.
+    dropout : float or list of float, default=0.0
+        Share of the units of each hidden layer, or of one each, that is dropped in a step of training.
+    cost : str, Cost or None, default=None
+        Any registered cost, with the first output activation that fits it of softmax (several classes), logistic and identity; None: the cross-entropy.
+    optimizer : str, UpdateRule or None, default=None
+        Any registered update rule, "adamw(weight_decay=0.1)" or "lion", in place of `solver`, momentum and betas.
+    schedule : str, Schedule or None, default=None
+        Any registered schedule of the learning rate, "cosine(warmup=2)", in place of `learning_rate`. With partial_fit,
+        say how many epochs it is for.
+    clip_norm : float or None, default=None
+        Largest norm of a batch's gradient, before the penalty.
+    scoring : str, callable or None, default=None
+        What the rows held out are scored by: a scorer's name, or scorer(estimator, X, y); None: Accuracy.
+    monitors : list of Monitor, default=()
+        What else watches, as in Trainer.fit; with rows held out, reports have the names with validation_, too.
+    n_models : int, default=1
+        With several, each is trained on as many rows drawn with replacement (bagging), all at once; predictions are the
+        mean, coefs_ and intercepts_ have the models as first axis, and loss_ is the mean.
+    missing : {"error", "indicator"}, default="error"
+        Whether NaN in X is an error, or filled with the mean of its column in the first fit, with a further column of 0
+        and 1 for each column that had some then.
+    class_weight : dict, "balanced" or None, default=None
+        What the weight of a row is multiplied with by its label; "balanced": n_rows / (n_classes rows of the class).
+    label_smoothing : float, default=0.0
+        Share of a target, at least 0 and below 1, that is spread over all classes.
+    calibration : {"temperature"} or None, default=None
+        Whether the log-odds are divided by one number, which makes the log loss of the rows held out smallest; some are
+        held out for it even without early_stopping.
 
     Attributes
     ----------
     classes_ : (n_classes,) array
         The labels, sorted.
+    temperature_ : float
+        What the log-odds are divided by; only with calibration.
     coefs_, intercepts_ : list of arrays, (in, out) and (out,)
         Weights and biases of each layer; predictions follow what is written into them.
     loss_ : float
@@ -111,7 +148,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     """
 
     loss = "log_loss"
-    _table: ClassVar[Table] = core_table()
+    _outputs_by_cost = ("softmax", "logistic", "identity")
+    _table: ClassVar[Table] = {
+        **core_table(),
+        "class_weight": [one_of("balanced"), instance_of(dict), instance_of(list), NOTHING],
+        "label_smoothing": [real(0, 1)],
+        "calibration": [one_of("temperature"), NOTHING],
+    }
 
     def __init__(
         self,
@@ -142,6 +185,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         device: str = "auto",
         backend: str = "auto",
         dtype: str | None = None,
+        dropout: Any = 0.0,
+        cost: Any = None,
+        optimizer: Any = None,
+        schedule: Any = None,
+        clip_norm: float | None = None,
+        scoring: Any = None,
+        monitors: Any = (),
+        n_models: int = 1,
+        missing: str = "error",
+        class_weight: Any = None,
+        label_smoothing: float = 0.0,
+        calibration: str | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -169,18 +224,40 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         self.device = device
         self.backend = backend
         self.dtype = dtype
+        self.dropout = dropout
+        self.cost = cost
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.clip_norm = clip_norm
+        self.scoring = scoring
+        self.monitors = monitors
+        self.n_models = n_models
+        self.missing = missing
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.calibration = calibration
 
     def predict(self, X: Any) -> Any:
         """Return the labels (n_samples,), or for several labels a row an array (n_samples, n_labels) of 0 and 1."""
-        outputs = self._outputs(X)
-        return decode(self._label_binarizer, outputs)
+        return self._labels(self._all_outputs(X))
 
     def predict_proba(self, X: Any) -> HostArray:
-        """Return the probability of each class, (n_samples, n_classes), in the order of classes_."""
-        outputs = self._outputs(X)
-        if self.n_outputs_ > 1:
-            return outputs
-        return np.hstack([1 - outputs, outputs])
+        """Return the probability of each class, (n_samples, n_classes), in the order of classes_.
+
+        Raises   ConfigurationError where a cost was asked for whose outputs are no probabilities
+        """
+        outputs = mean_of_models(self._all_outputs(X))
+        activation = ACTIVATIONS.get(self.out_activation_)
+        if activation.range not in UNIT:
+            raise ConfigurationError(
+                f"with cost={self.cost!r} the outputs are those of {activation.name}, in {activation.range}, and no "
+                "probabilities; leave cost away, or use predict"
+            )
+        several = is_several(self._label_binarizer)
+        if several and not activation.row_wise:
+            outputs = outputs / outputs.sum(axis=1, keepdims=True)
+        outputs = self._calibrated(outputs)
+        return outputs if self.n_outputs_ > 1 else np.hstack([1 - outputs, outputs])
 
     def predict_log_proba(self, X: Any) -> HostArray:
         """Return the logarithm of predict_proba; of a probability that is rounded to 0, -inf."""
@@ -199,45 +276,88 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         self.classes_ = check_announced(classes, known)
         if known is None:
             self._label_binarizer = first_classes(y, classes)
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight 'balanced' is not supported for partial_fit, which does not see all rows; pass a dict"
+            )
         return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[no-any-return]
 
     # ---------------------------------------------------------------- what the base asks for
 
-    def _validate(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
+    def _validate(self, X: Any, y: Any, incremental: bool, reset: bool, held: bool = False) -> tuple[Any, Any]:
         X, y = validate_data(
-            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=self.dtype or FLOATS, reset=reset
+            self, X, y, multi_output=True, dtype=self.dtype or FLOATS, reset=reset, **self._how_checked()
         )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+        if held or (hasattr(self, "classes_") and (self.warm_start or incremental)):
+            check_known(y, self.classes_, all_of_them=self.warm_start and not held)
+        else:
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
-        else:
-            check_known(y, self.classes_, all_of_them=self.warm_start)
         return X, y
 
     def _encode(self, y: Any) -> HostArray:
-        return encode(self._label_binarizer, y)
+        targets = encode(self._label_binarizer, y)
+        s = 0.0 if is_several(self._label_binarizer) else self.label_smoothing
+        return (1 - s) * targets + s / 2 if s else targets
 
     def _count_outputs(self, targets: HostArray) -> int:
         return len(self.classes_) if is_several(self._label_binarizer) else targets.shape[1]
 
-    def _output(self) -> tuple[str, str]:
+    def _output(self) -> tuple[str, Any]:
         if is_several(self._label_binarizer):
-            return "softmax", "categorical_cross_entropy"
+            smoothing = f"(label_smoothing={self.label_smoothing})" if self.label_smoothing else ""
+            return "softmax", f"categorical_cross_entropy{smoothing}"
         return "logistic", "cross_entropy"
+
+    def _output_for_cost(self) -> tuple[str, Any]:
+        if self.label_smoothing:
+            raise ValueError("label_smoothing is that of the cross-entropies; leave it or cost away")
+        return super()._output_for_cost()
+
+    def _weigh(self, rows: Rows) -> Rows:
+        if self.class_weight is None:
+            return rows
+        return rows.times(compute_sample_weight(self.class_weight, rows.y))
+
+    def _labels(self, outputs: HostArray) -> Any:
+        right, wrong = COSTS.get(self._cost).labels
+        return decode(self._label_binarizer, (mean_of_models(outputs) - wrong) / (right - wrong))
 
     def _score_outputs(self, outputs: HostArray, rows: Rows) -> float:
         if not np.isfinite(outputs).all():
             return float("nan")
-        found = decode(self._label_binarizer, outputs[0])
-        return float(accuracy_score(rows.y, found, sample_weight=rows.weights))
+        return float(accuracy_score(rows.y, self._labels(outputs), sample_weight=rows.weights))
 
     def _loss_of(self, cost: float) -> float:
         return cost
 
     def _stratifies(self) -> bool:
         return self.n_outputs_ == 1
+
+    # ---------------------------------------------------------------- calibration
+
+    def _holds_out(self) -> bool:
+        return super()._holds_out() or self.calibration is not None
+
+    def _why_held_out(self) -> str:
+        return super()._why_held_out() if self.early_stopping else "calibration"
+
+    def _trained(self, held: Rows | None) -> None:
+        vars(self).pop("temperature_", None)
+        if self.calibration is None or held is None:
+            return
+        if self._label_binarizer.y_type_.startswith("multilabel"):
+            raise ValueError("calibration is for one label a row; leave it away for several")
+        present = as_of_now(self, self._build_network(0), held)
+        found = present.predict_proba(held.X)
+        temperature = best_temperature(found, np.searchsorted(self.classes_, held.y), held.weights)
+        self.temperature_ = temperature
+
+    def _calibrated(self, probabilities: HostArray) -> HostArray:
+        temperature = getattr(self, "temperature_", None)
+        return probabilities if temperature is None else scaled(probabilities, temperature)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Any
 
@@ -25,7 +25,7 @@ class Rows:
     X         (n_rows, n_features)
     y         as the user gave it: labels or numbers
     targets   as a Network is trained on them
-    weights   (n_rows,), or None
+    weights   (n_rows,), or (n_models, n_rows), or None
     """
 
     X: HostArray
@@ -35,6 +35,17 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.X)
+
+    @property
+    def total_weight(self) -> float:
+        """The sum of the weights, the mean over the models."""
+        if self.weights is None:
+            return float(len(self))
+        return float(self.weights.sum(axis=-1, dtype=np.float64).mean())
+
+    def times(self, factors: HostArray) -> Rows:
+        """Return the examples with their weights multiplied, by (n_rows,) or (n_models, n_rows)."""
+        return replace(self, weights=factors if self.weights is None else self.weights * factors)
 
     def part(self, rows: HostArray) -> Rows:
         """Return the examples with these numbers."""
@@ -83,6 +94,14 @@ def check_weights(sample_weight: Any, n_rows: int) -> HostArray | None:
     if not weights.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
     return weights
+
+
+def drawn_again(n_models: int, n_rows: int, seed: int) -> HostArray:
+    """Return how often each model has each row, (n_models, n_rows): n_rows are drawn, with replacement, for each."""
+    generator = np.random.default_rng((seed, n_rows))
+    return np.stack(
+        [np.bincount(generator.integers(n_rows, size=n_rows), minlength=n_rows) for _ in range(n_models)]
+    ).astype(np.float64)
 
 
 def hold_out(rows: Rows, fraction: float, stratify: bool, random: np.random.RandomState) -> tuple[Rows, Rows]:

@@ -5,23 +5,32 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
-from gpumlp.estimators.inputs import Rows
-from gpumlp.estimators.weights import put_weights, take_weights
+from gpumlp.estimators.inputs import Rows, drawn_again
+from gpumlp.estimators.weights import take_weights
 from gpumlp.network.objective import Objective
 
 
-def train(mlp: Any, rows: Rows) -> None:
-    """Train for up to max_iter iterations and publish the weights."""
-    net = mlp._live.get(**mlp._network_options(), seed=0)
-    put_weights(net, mlp.coefs_, mlp.intercepts_)
-    total = len(rows) if rows.weights is None else float(rows.weights.sum())
-    objective = Objective(net, rows.X, rows.targets, rows.weights, l2=mlp.alpha / total)
-    mlp.n_iter_ = minimise(objective, mlp.max_iter, mlp.max_fun, mlp.tol, bool(mlp.verbose))
-    mlp.loss_ = mlp._loss_of(objective.cost) + objective.penalty
-    mlp.coefs_, mlp.intercepts_ = take_weights(net)
+def train(mlp: Any, rows: Rows, random: np.random.RandomState) -> None:
+    """Train each model for up to max_iter iterations and publish the weights."""
+    n_models = mlp.n_models
+    counts = drawn_again(n_models, len(rows), int(random.randint(2**31 - 1))) if n_models > 1 else None
+    done = []
+    for m in range(n_models):
+        own = rows if counts is None else rows.times(counts[m])
+        net = mlp._build_network(seed=0, model=None if n_models == 1 else m)
+        objective = Objective(net, own.X, own.targets, own.weights, l2=mlp.alpha / own.total_weight)
+        n_iter = minimise(objective, mlp.max_iter, mlp.max_fun, mlp.tol, bool(mlp.verbose))
+        done.append((n_iter, mlp._loss_of(objective.cost) + objective.penalty, *take_weights(net)))
+    n_iters, losses, coefs, intercepts = zip(*done, strict=True)
+    mlp.n_iter_, mlp.loss_ = max(n_iters), float(np.mean(losses))
+    mlp.coefs_, mlp.intercepts_ = (
+        each[0] if n_models == 1 else [np.stack(layers) for layers in zip(*each, strict=True)]
+        for each in (coefs, intercepts)
+    )
 
 
 def minimise(objective: Objective, max_iter: int, max_fun: int, tol: float, verbose: bool) -> int:

@@ -8,11 +8,16 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import get_scorer_names
 
 from gpumlp.backends.select import BACKENDS
 from gpumlp.errors import ConfigurationError, GpumlpError
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
+from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.registry import Registry
+from gpumlp.formulas.update_rules import RULES
+from gpumlp.training.monitors import Monitor
+from gpumlp.training.schedules import SCHEDULES
 
 
 class InvalidParameterError(ConfigurationError, TypeError):
@@ -85,6 +90,16 @@ def is_hidden(activation: Activation) -> bool:
     return not activation.row_wise
 
 
+def listing_of(kind: Allowed) -> Allowed:
+    """Allow lists and tuples of one kind of value."""
+    return Allowed(
+        f"a list or tuple of {kind.text}",
+        lambda value: isinstance(value, list | tuple) and all(kind.holds(each) for each in value),
+    )
+
+
+HIDDEN = from_registry(ACTIVATIONS, is_hidden)
+CALLABLE = Allowed("a callable", callable)
 NOTHING = Allowed("None", lambda value: value is None)
 ENDLESS = Allowed("a float among {inf}", lambda value: isinstance(value, Real) and value == np.inf)
 ARRAY_LIKE = Allowed(
@@ -101,7 +116,7 @@ def core_table() -> dict[str, list[Allowed]]:
     """Return what the parameters may be that both estimators have."""
     return {
         "hidden_layer_sizes": [ARRAY_LIKE, whole(1)],
-        "activation": [from_registry(ACTIVATIONS, is_hidden)],
+        "activation": [HIDDEN, listing_of(HIDDEN)],
         "solver": [one_of("adam", "lbfgs", "sgd")],
         "alpha": [real(0)],
         "batch_size": [one_of("auto"), whole(1)],
@@ -126,6 +141,15 @@ def core_table() -> dict[str, list[Allowed]]:
         "device": [instance_of(str)],
         "backend": [one_of("auto", *BACKENDS)],
         "dtype": [one_of("float32", "float64"), NOTHING],
+        "dropout": [real(0, 1), listing_of(real(0, 1))],
+        "cost": [from_registry(COSTS), NOTHING],
+        "optimizer": [from_registry(RULES), NOTHING],
+        "schedule": [from_registry(SCHEDULES), NOTHING],
+        "clip_norm": [real(0, closed="neither"), NOTHING],
+        "scoring": [CALLABLE, one_of(*get_scorer_names()), NOTHING],
+        "monitors": [listing_of(instance_of(Monitor))],
+        "n_models": [whole(1)],
+        "missing": [one_of("error", "indicator")],
     }
 
 

@@ -11,7 +11,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
-from gpumlp.estimators.base import FLOATS, BaseMLP
+from gpumlp.estimators.base import FLOATS, BaseMLP, mean_of_models
 from gpumlp.estimators.inputs import Rows
 from gpumlp.estimators.parameters import Table, core_table, one_of
 from gpumlp.shapes import HostArray
@@ -32,9 +32,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         exp at the output.
     hidden_layer_sizes : array-like of int or int, default=(100,)
         Neurons of each hidden layer, from the input on; () for none.
-    activation : str, default="relu"
-        Activation of the hidden layers: "identity", "logistic", "tanh", "relu", or any other that is registered and
-        can stand in a hidden layer, with its parameters in brackets: "leaky_relu(slope=0.2)".
+    activation : str, Activation or list of them, default="relu"
+        Activation of the hidden layers, or one for each: "identity", "logistic", "tanh", "relu", or any other that is
+        registered and can stand in a hidden layer, with its parameters in brackets: "leaky_relu(slope=0.2)".
     solver : {"adam", "sgd", "lbfgs"}, default="adam"
         What makes the loss small: Adam, gradient descent with momentum, or L-BFGS on the whole set.
     alpha : float, default=0.0001
@@ -70,7 +70,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     early_stopping : bool, default=False
         Whether rows are held out, whose score decides about progress; the weights of the best epoch come back.
     validation_fraction : float, default=0.1
-        Share of the rows that is held out, at least 0 and below 1.
+        Share of the rows that is held out, at least 0 and below 1, unless `fit` is given X_val.
     beta_1, beta_2 : float, default=0.9 and 0.999
         How much Adam keeps of its running means of the gradient and of its square.
     epsilon : float, default=1e-8
@@ -85,6 +85,27 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         By what: "auto", "cuda", "numba", "numpy".
     dtype : {"float32", "float64"} or None, default=None
         What it is computed in; None: float32 if X is, else float64.
+    dropout : float or list of float, default=0.0
+        Share of the units of each hidden layer, or of one each, that is dropped in a step of training.
+    cost : str, Cost or None, default=None
+        Any registered cost, with the first output activation that fits it of identity, exp and logistic; None: that of `loss`.
+    optimizer : str, UpdateRule or None, default=None
+        Any registered update rule, "adamw(weight_decay=0.1)" or "lion", in place of `solver`, momentum and betas.
+    schedule : str, Schedule or None, default=None
+        Any registered schedule of the learning rate, "cosine(warmup=2)", in place of `learning_rate`. With partial_fit,
+        say how many epochs it is for.
+    clip_norm : float or None, default=None
+        Largest norm of a batch's gradient, before the penalty.
+    scoring : str, callable or None, default=None
+        What the rows held out are scored by: a scorer's name, or scorer(estimator, X, y); None: R^2.
+    monitors : list of Monitor, default=()
+        What else watches, as in Trainer.fit; with rows held out, reports have the names with validation_, too.
+    n_models : int, default=1
+        With several, each is trained on as many rows drawn with replacement (bagging), all at once; predictions are the
+        mean, coefs_ and intercepts_ have the models as first axis, and loss_ is the mean.
+    missing : {"error", "indicator"}, default="error"
+        Whether NaN in X is an error, or filled with the mean of its column in the first fit, with a further column of 0
+        and 1 for each column that had some then.
 
     Attributes
     ----------
@@ -114,6 +135,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         Their names, where X has some.
     """
 
+    _outputs_by_cost = ("identity", "exp", "logistic")
     _table: ClassVar[Table] = {**core_table(), "loss": [one_of(*LOSSES)]}
 
     def __init__(
@@ -146,6 +168,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         device: str = "auto",
         backend: str = "auto",
         dtype: str | None = None,
+        dropout: Any = 0.0,
+        cost: Any = None,
+        optimizer: Any = None,
+        schedule: Any = None,
+        clip_norm: float | None = None,
+        scoring: Any = None,
+        monitors: Any = (),
+        n_models: int = 1,
+        missing: str = "error",
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -174,10 +205,24 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self.device = device
         self.backend = backend
         self.dtype = dtype
+        self.dropout = dropout
+        self.cost = cost
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.clip_norm = clip_norm
+        self.scoring = scoring
+        self.monitors = monitors
+        self.n_models = n_models
+        self.missing = missing
 
     def predict(self, X: Any) -> HostArray:
         """Return the numbers (n_samples,), or (n_samples, n_outputs) where there are several a row."""
-        return self._numbers(self._outputs(X))
+        return self._numbers(self._all_outputs(X))
+
+    @available_if(lambda self: self.n_models > 1)  # type: ignore[untyped-decorator]
+    def predict_std(self, X: Any) -> HostArray:
+        """Return by how much the models differ, their standard deviation, as `predict` returns their mean."""
+        return one_column(self._all_outputs(X).std(axis=0))
 
     @available_if(BaseMLP._check_solver)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
@@ -190,18 +235,18 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     # ---------------------------------------------------------------- what the base asks for
 
     def _numbers(self, outputs: HostArray) -> HostArray:
-        return outputs[:, 0] if outputs.shape[1] == 1 else outputs
+        return one_column(mean_of_models(outputs))
 
-    def _validate(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
+    def _validate(self, X: Any, y: Any, incremental: bool, reset: bool, held: bool = False) -> tuple[Any, Any]:
         X, y = validate_data(
             self,
             X,
             y,
-            accept_sparse=["csr", "csc"],
             multi_output=True,
             y_numeric=True,
             dtype=self.dtype or FLOATS,
             reset=reset,
+            **self._how_checked(),
         )
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
@@ -211,16 +256,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     def _count_outputs(self, targets: HostArray) -> int:
         return int(targets.shape[1])
 
-    def _output(self) -> tuple[str, str]:
+    def _output(self) -> tuple[str, Any]:
         return LOSSES[self.loss]
 
     def _score_outputs(self, outputs: HostArray, rows: Rows) -> float:
         if not np.isfinite(outputs).all():
             return float("nan")
-        return float(r2_score(rows.y, self._numbers(outputs[0]), sample_weight=rows.weights))
+        return float(r2_score(rows.y, self._numbers(outputs), sample_weight=rows.weights))
 
     def _loss_of(self, cost: float) -> float:
-        return cost / self.n_outputs_ if self.loss == "squared_error" else cost
+        return cost / self.n_outputs_ if self._cost == "quadratic" else cost
 
     def _stratifies(self) -> bool:
         return False
@@ -229,3 +274,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def one_column(numbers: HostArray) -> HostArray:
+    """Return numbers (n_rows, n_outputs) as (n_rows,) where there is one output."""
+    return numbers[:, 0] if numbers.shape[1] == 1 else numbers

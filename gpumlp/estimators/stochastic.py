@@ -9,10 +9,12 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from gpumlp.errors import DivergenceError
-from gpumlp.estimators.inputs import Rows, hold_out
+from gpumlp.estimators.held_out import score_of
+from gpumlp.estimators.inputs import Rows, drawn_again
 from gpumlp.estimators.solvers import Rate, rule_of
 from gpumlp.estimators.stopping import EpochWatch, Penalty
-from gpumlp.estimators.weights import put_weights, take_weights
+from gpumlp.estimators.weights import take_weights
+from gpumlp.network.network import Network
 from gpumlp.training.trainer import Trainer
 
 NOT_FINITE = (
@@ -20,28 +22,27 @@ NOT_FINITE = (
 )
 
 
-def train(mlp: Any, rows: Rows, random: np.random.RandomState, incremental: bool) -> None:
-    """Train for up to max_iter epochs, or for one more if `incremental`, and publish the weights."""
-    if incremental and mlp.early_stopping:
-        raise ValueError("partial_fit does not support early_stopping=True")
-    score_rows = None
-    if mlp.early_stopping:
-        rows, score_rows = hold_out(rows, mlp.validation_fraction, mlp._stratifies(), random)
+def train(mlp: Any, rows: Rows, held: Rows | None, random: np.random.RandomState, incremental: bool) -> None:
+    """Train for up to max_iter epochs, or for one more if `incremental`, and publish the weights.
+
+    held   rows whose score decides about progress; None: the loss does
+    """
     before = mlp._progress if incremental else None
     if before is None:
         before = {"seed": int(random.randint(2**31 - 1)), "steps": 0, "epochs": 0, "factor": 1.0, "state": {}}
-    net = mlp._live.get(**mlp._network_options(), seed=before["seed"])
-    put_weights(net, mlp.coefs_, mlp.intercepts_)
-    rate = Rate(
-        mlp.learning_rate if mlp.solver == "sgd" else "constant", mlp.learning_rate_init, mlp.power_t, before["factor"]
-    )
+    net = mlp._build_network(before["seed"])
+    falls = mlp.solver == "sgd" and mlp.optimizer is None and mlp.schedule is None
+    rate = Rate(mlp.learning_rate if falls else "constant", mlp.learning_rate_init, mlp.power_t, before["factor"])
     batch = batch_size_for(mlp.batch_size, len(rows))
     trainer = build_trainer(mlp, net, rate, batch, before)
-    score = None if score_rows is None else lambda: mlp._score_outputs(net.predict(score_rows.X), score_rows)
-    watch = EpochWatch(mlp, rate, Penalty(penalty_share(mlp.alpha, rows, batch), net), len(rows), score)
+    if mlp.n_models > 1:
+        rows = rows.times(drawn_again(mlp.n_models, len(rows), before["seed"]))
+    score = None if held is None else score_of(mlp, net, held)
+    share = 0.5 * mlp.alpha * -(-len(rows) // batch) / rows.total_weight  # a loss has it once a batch
+    watch = EpochWatch(mlp, rate, Penalty(share, net), len(rows), score)
     mlp.n_iter_ = 0
     try:
-        run(mlp, trainer, watch, rows, 1 if incremental else mlp.max_iter)
+        run(mlp, trainer, watch, rows, held, 1 if incremental else mlp.max_iter)
     finally:
         mlp.coefs_, mlp.intercepts_ = take_weights(net)
         mlp._progress = {
@@ -60,16 +61,17 @@ def train(mlp: Any, rows: Rows, random: np.random.RandomState, incremental: bool
         )
 
 
-def build_trainer(mlp: Any, net: Any, rate: Rate, batch: int, before: dict[str, Any]) -> Trainer:
+def build_trainer(mlp: Any, net: Network, rate: Rate, batch: int, before: dict[str, Any]) -> Trainer:
     """Return a trainer that goes on where `before` ended."""
     trainer = Trainer(
         net,
-        rule_of(mlp.solver, mlp.get_params(deep=False)),
+        mlp.optimizer or rule_of(mlp.solver, mlp.get_params(deep=False)),
         mlp.learning_rate_init,
         batch_size=batch,
         l2=mlp.alpha,
         penalty="batch",
-        schedule=rate.schedule(),
+        clip_norm=mlp.clip_norm,
+        schedule=mlp.schedule or rate.schedule(),
         shuffle=bool(mlp.shuffle),
         state=before["state"],
         on_divergence="raise",
@@ -78,10 +80,11 @@ def build_trainer(mlp: Any, net: Any, rate: Rate, batch: int, before: dict[str, 
     return trainer
 
 
-def run(mlp: Any, trainer: Trainer, watch: EpochWatch, rows: Rows, epochs: int) -> None:
+def run(mlp: Any, trainer: Trainer, watch: EpochWatch, rows: Rows, held: Rows | None, epochs: int) -> None:
     """Train; warn of Ctrl-C, and raise ValueError where training diverges and there is no better epoch to return to."""
+    validation = (held.X, held.targets) if held is not None and mlp.monitors else None
     try:
-        trainer.fit(rows.X, rows.targets, epochs, sample_weight=rows.weights, monitors=[watch])
+        trainer.fit(rows.X, rows.targets, epochs, validation, rows.weights, monitors=[watch, *mlp.monitors])
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=5)
     except DivergenceError as error:
@@ -100,9 +103,3 @@ def batch_size_for(asked: Any, n_rows: int) -> int:
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=5
         )
     return min(int(asked), n_rows)
-
-
-def penalty_share(alpha: float, rows: Rows, batch: int) -> float:
-    """Return what |W|^2 is multiplied with in the loss of an epoch, the mean over its batches' losses."""
-    total = len(rows) if rows.weights is None else float(rows.weights.sum())
-    return 0.5 * alpha * -(-len(rows) // batch) / total

@@ -16,13 +16,18 @@ Layers = list[HostArray]
 
 
 def draw_weights(
-    sizes: Sequence[int], saturating: Sequence[bool], dtype: Any, random: np.random.RandomState
+    sizes: Sequence[int], saturating: Sequence[bool], dtype: Any, random: np.random.RandomState, n_models: int = 1
 ) -> tuple[Layers, Layers]:
     """Return coefs (in, out) and intercepts (out,) of each layer: U(-r, r), r = sqrt(6 / (in + out)), biases, too.
 
     saturating   for each layer, whether it belongs to a logistic activation, for which 6 becomes 2
+    n_models     with several, the models are the first axis of all of them
     Source       Glorot and Bengio 2010
     """
+    if n_models > 1:
+        each = [draw_weights(sizes, saturating, dtype, random) for _ in range(n_models)]
+        coefs, intercepts = ([np.stack(layer) for layer in zip(*part, strict=True)] for part in zip(*each, strict=True))
+        return coefs, intercepts
     coefs, intercepts = [], []
     for (n_in, n_out), narrow in zip(pairwise(sizes), saturating, strict=True):
         bound = np.sqrt((2.0 if narrow else 6.0) / (n_in + n_out))
