@@ -35,7 +35,6 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     """
 
     _table: ClassVar[Table]
-    _outputs_by_cost: ClassVar[tuple[str, ...]]  # output activations for a cost, the first that fits it
 
     # ---------------------------------------------------------------- what the two estimators say themselves
 
@@ -54,6 +53,10 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     @abstractmethod
     def _output(self) -> tuple[str, Any]:
         """Return out_activation_ and the cost where none is asked for."""
+
+    @abstractmethod
+    def _outputs_by_cost(self) -> tuple[str, ...]:
+        """Return the output activations for a cost that is asked for, of which the first that fits it is taken."""
 
     @abstractmethod
     def _score_outputs(self, outputs: HostArray, rows: Rows) -> float:
@@ -154,12 +157,11 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _output_for_cost(self) -> tuple[str, Any]:
         cost = COSTS.get(self.cost)
-        for name in self._outputs_by_cost:
+        outputs = self._outputs_by_cost()
+        for name in outputs:
             if fits(cost, ACTIVATIONS.get(name)):
                 return name, self.cost
-        raise ValueError(
-            f"cost {cost.name} fits none of {', '.join(self._outputs_by_cost)}, the outputs that there are"
-        )
+        raise ValueError(f"cost {cost.name} fits none of {', '.join(outputs)}, the outputs that there are here")
 
     def _hold_out(self, rows: Rows, validation: Any, random: np.random.RandomState) -> tuple[Rows, Rows | None]:
         """Return the rows to train on, and those that are not, if any are needed."""
@@ -257,4 +259,5 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
 
 def mean_of_models(outputs: HostArray) -> HostArray:
     """Return outputs (n_models, n_rows, n_outputs) averaged over the models."""
-    return outputs[0] if len(outputs) == 1 else outputs.mean(axis=0)
+    mean: HostArray = outputs[0] if len(outputs) == 1 else outputs.mean(axis=0)
+    return mean

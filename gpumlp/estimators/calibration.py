@@ -24,7 +24,8 @@ def scaled(probabilities: HostArray, temperature: float) -> HostArray:
     scores = np.log(np.maximum(p, TINY)) / temperature
     shares = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
-    return shares[:, -probabilities.shape[1] :].astype(probabilities.dtype)
+    kept: HostArray = shares[:, -probabilities.shape[1] :].astype(probabilities.dtype)
+    return kept
 
 
 def best_temperature(probabilities: HostArray, right: HostArray, weights: HostArray | None) -> float:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import validate_data
 from gpumlp.errors import ConfigurationError
 from gpumlp.estimators.base import FLOATS, BaseMLP, mean_of_models
 from gpumlp.estimators.calibration import best_temperature, scaled
-from gpumlp.estimators.held_out import as_of_now
+from gpumlp.estimators.held_out import for_complete_rows
 from gpumlp.estimators.inputs import Rows
 from gpumlp.estimators.labels import check_announced, check_known, decode, encode, first_classes, is_several
 from gpumlp.estimators.parameters import NOTHING, Table, core_table, instance_of, one_of, real
@@ -89,7 +89,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     dropout : float or list of float, default=0.0
         Share of the units of each hidden layer, or of one each, that is dropped in a step of training.
     cost : str, Cost or None, default=None
-        Any registered cost, with the first output activation that fits it of softmax (several classes), logistic and identity; None: the cross-entropy.
+        Any registered cost, with the first output activation that fits it of softmax (for several classes), logistic
+        and identity; None: the cross-entropy.
     optimizer : str, UpdateRule or None, default=None
         Any registered update rule, "adamw(weight_decay=0.1)" or "lion", in place of `solver`, momentum and betas.
     schedule : str, Schedule or None, default=None
@@ -148,7 +149,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     """
 
     loss = "log_loss"
-    _outputs_by_cost = ("softmax", "logistic", "identity")
+    temperature_: float
     _table: ClassVar[Table] = {
         **core_table(),
         "class_weight": [one_of("balanced"), instance_of(dict), instance_of(list), NOTHING],
@@ -311,9 +312,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return "softmax", f"categorical_cross_entropy{smoothing}"
         return "logistic", "cross_entropy"
 
+    def _outputs_by_cost(self) -> tuple[str, ...]:
+        if min(COSTS.get(self.cost).labels) < 0:
+            return ("identity",)
+        return ("softmax", "logistic", "identity") if is_several(self._label_binarizer) else ("logistic", "identity")
+
     def _output_for_cost(self) -> tuple[str, Any]:
         if self.label_smoothing:
             raise ValueError("label_smoothing is that of the cross-entropies; leave it or cost away")
+        cost = COSTS.get(self.cost)
+        if not cost.targets.holds(min(cost.labels), max(cost.labels)):
+            raise ValueError(f"cost {cost.name} is defined for targets in {cost.targets}, but labels stand for 0 and 1")
         return super()._output_for_cost()
 
     def _weigh(self, rows: Rows) -> Rows:
@@ -345,15 +354,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return super()._why_held_out() if self.early_stopping else "calibration"
 
     def _trained(self, held: Rows | None) -> None:
-        vars(self).pop("temperature_", None)
+        if hasattr(self, "temperature_"):
+            del self.temperature_
         if self.calibration is None or held is None:
             return
         if self._label_binarizer.y_type_.startswith("multilabel"):
             raise ValueError("calibration is for one label a row; leave it away for several")
-        present = as_of_now(self, self._build_network(0), held)
-        found = present.predict_proba(held.X)
-        temperature = best_temperature(found, np.searchsorted(self.classes_, held.y), held.weights)
-        self.temperature_ = temperature
+        found = for_complete_rows(self, held).predict_proba(held.X)
+        self.temperature_ = best_temperature(found, np.searchsorted(self.classes_, held.y), held.weights)
 
     def _calibrated(self, probabilities: HostArray) -> HostArray:
         temperature = getattr(self, "temperature_", None)

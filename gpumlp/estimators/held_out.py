@@ -9,7 +9,7 @@ from typing import Any
 from sklearn.metrics import check_scoring
 
 from gpumlp.estimators.inputs import Rows
-from gpumlp.estimators.weights import take_weights
+from gpumlp.estimators.weights import LiveNetwork, take_weights
 from gpumlp.network.network import Network
 
 
@@ -19,13 +19,19 @@ def score_of(mlp: Any, net: Network, rows: Rows) -> Callable[[], float]:
         return lambda: float(mlp._score_outputs(net.predict(rows.X), rows))
     scorer = check_scoring(mlp, scoring=mlp.scoring)
     weights = {} if rows.weights is None else {"sample_weight": rows.weights}
-    return lambda: float(scorer(as_of_now(mlp, net, rows), rows.X, rows.y, **weights))
+    present = for_complete_rows(mlp, rows)
+
+    def score() -> float:
+        present.coefs_, present.intercepts_ = take_weights(net)
+        return float(scorer(present, rows.X, rows.y, **weights))
+
+    return score
 
 
-def as_of_now(mlp: Any, net: Network, rows: Rows) -> Any:
-    """Return an estimator with the network's present weights, for rows that are complete already."""
-    present = copy(mlp)
-    present.coefs_, present.intercepts_ = take_weights(net)
-    present.n_features_in_, present.missing = rows.X.shape[1], "error"
-    vars(present).pop("feature_names_in_", None)
-    return present
+def for_complete_rows(mlp: Any, rows: Rows) -> Any:
+    """Return an estimator with the same weights that takes rows as the network does, checked and filled already."""
+    other = copy(mlp)
+    other._live, other.n_features_in_, other.missing = LiveNetwork(), rows.X.shape[1], "error"
+    if hasattr(other, "feature_names_in_"):
+        del other.feature_names_in_
+    return other

@@ -88,7 +88,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     dropout : float or list of float, default=0.0
         Share of the units of each hidden layer, or of one each, that is dropped in a step of training.
     cost : str, Cost or None, default=None
-        Any registered cost, with the first output activation that fits it of identity, exp and logistic; None: that of `loss`.
+        Any registered cost, with the first output activation that fits it of identity, exp and logistic; None: that of
+        `loss`.
     optimizer : str, UpdateRule or None, default=None
         Any registered update rule, "adamw(weight_decay=0.1)" or "lion", in place of `solver`, momentum and betas.
     schedule : str, Schedule or None, default=None
@@ -135,7 +136,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         Their names, where X has some.
     """
 
-    _outputs_by_cost = ("identity", "exp", "logistic")
     _table: ClassVar[Table] = {**core_table(), "loss": [one_of(*LOSSES)]}
 
     def __init__(
@@ -258,6 +258,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     def _output(self) -> tuple[str, Any]:
         return LOSSES[self.loss]
+
+    def _outputs_by_cost(self) -> tuple[str, ...]:
+        return "identity", "exp", "logistic"
 
     def _score_outputs(self, outputs: HostArray, rows: Rows) -> float:
         if not np.isfinite(outputs).all():
