@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpumlp.estimators import lbfgs, stochastic
 from gpumlp.estimators.inputs import Rows, check_weights, dense, dense_pieces, hold_out
-from gpumlp.estimators.missing import Filling, expect_dense
+from gpumlp.estimators.missing import Filling
 from gpumlp.estimators.parameters import Table, check_parameters
 from gpumlp.estimators.solvers import STOCHASTIC
 from gpumlp.estimators.weights import LiveNetwork, draw_weights, put_weights
@@ -111,8 +111,6 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(f"partial_fit does not support {self._why_held_out()}")
         hidden = self._hidden_sizes()
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        if self.missing == "indicator":
-            expect_dense(X)
         X, y = self._validate(X, y, incremental, reset=first)
         weights = check_weights(sample_weight, X.shape[0])
         targets = self._encode(y)
@@ -240,8 +238,6 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     def _all_outputs(self, X: Any) -> HostArray:
         """Return the activations of the output layer, (n_models, n_samples, n_outputs)."""
         check_is_fitted(self)
-        if self.missing == "indicator":
-            expect_dense(X)
         X = validate_data(self, X, reset=False, **self._how_checked())
         net = self._build_network(0 if self._progress is None else self._progress["seed"])
         parts = [net.predict(self._complete(piece)) for piece in dense_pieces(X)]
@@ -252,7 +248,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = self.missing == "error"
+        tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.missing == "indicator"
         return tags
 

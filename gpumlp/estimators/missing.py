@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from gpumlp.shapes import HostArray
 
@@ -35,9 +33,3 @@ class Filling:
         absent = np.isnan(X)
         filled = np.where(absent, self.means.astype(X.dtype), X)
         return np.hstack([filled, absent[:, self.told].astype(X.dtype)])
-
-
-def expect_dense(X: Any) -> None:
-    """Raise ValueError for a sparse table, of which the zeros are not missing."""
-    if issparse(X):
-        raise ValueError('missing="indicator" takes a dense X; fill the values of a sparse one, or pass X.toarray()')

@@ -3,9 +3,11 @@
 import warnings
 
 import numpy as np
+import pytest
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import scale
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 
 def flowers(rows=slice(None), dtype=np.float64):
@@ -37,3 +39,13 @@ def expect_close(one, other, rtol=1e-9, atol=1e-11):
     """Expect two estimators to have nearly the same weights."""
     for a, b in zip((*one.coefs_, *one.intercepts_), (*other.coefs_, *other.intercepts_), strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+def checks_of(*estimators, only=None):
+    """Return scikit-learn's checks of the estimators, or those of these names, as parameters (estimator, check)."""
+    return [
+        pytest.param(one, check, id=f"{one}-{check.func.__name__}-{check.keywords}")
+        for estimator in estimators
+        for one, check in estimator_checks_generator(estimator)
+        if only is None or check.func.__name__ in only
+    ]

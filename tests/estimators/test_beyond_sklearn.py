@@ -1,12 +1,15 @@
 """What the estimators can do that scikit-learn's cannot."""
 
+import inspect
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
-from fitted import fit, flowers, patients, same_bits
+from fitted import checks_of, fit, flowers, patients, same_bits
+from scipy import sparse
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
@@ -22,12 +25,13 @@ def small(kind=MLPClassifier, **params):
     return kind(**defaults | params)
 
 
-@parametrize_with_checks(
-    [
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    checks_of(
         MLPClassifier(max_iter=100, label_smoothing=0.05, clip_norm=1.0),
         MLPClassifier(solver="lbfgs", max_iter=60, missing="indicator"),
         MLPRegressor(max_iter=60, missing="indicator", optimizer="adamw"),
-    ]
+    ),
 )
 def test_every_check_of_scikit_learn_holds_with_them(estimator, check):
     check(estimator)
@@ -245,6 +249,7 @@ def test_missing_values_are_filled_and_told():
     np.testing.assert_allclose(mlp.predict(spoilt), other.predict(by_hand), rtol=1e-9)
     assert np.isfinite(mlp.predict(np.full((1, 10), np.nan))).all()
     assert mlp.__sklearn_tags__().input_tags.allow_nan
+    np.testing.assert_array_equal(mlp.predict(sparse.csr_matrix(spoilt)), mlp.predict(spoilt))
 
 
 def test_held_out_rows_may_have_missing_values_too():
@@ -273,3 +278,16 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(name, value, text):
     X, y = flowers()
     with pytest.raises(ValueError, match=f"The '{name}' parameter of MLPClassifier must be {text}"):
         small(**{name: value}).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_every_parameter_has_its_lines_in_the_docstring_with_its_default(kind):
+    text = " ".join(kind.__doc__.split())
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if name in ("beta_1", "beta_2"):
+            assert "beta_1, beta_2 : float, default=0.9 and 0.999" in text
+            continue
+        default = str(parameter.default).replace("0.0001", repr(1e-4))
+        shown = {default, f'"{default}"', "1e-4", "0.0001"} if parameter.default == 1e-4 else {default, f'"{default}"'}
+        shown |= {"1e-8"} if parameter.default == 1e-8 else set()
+        assert any(re.search(rf" {name} : [^:]*?default={re.escape(each)} ", text) for each in shown), name

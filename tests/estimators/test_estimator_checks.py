@@ -1,8 +1,8 @@
 """scikit-learn's own examination of an estimator, with no exception granted."""
 
 import pytest
+from fitted import checks_of
 from sklearn.utils import estimator_checks
-from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.backends.select import why_unavailable
@@ -32,29 +32,24 @@ def compute_with(name, monkeypatch):
     monkeypatch.setenv("GPUMLP_BACKEND", name)
 
 
-def checks_of_devices():
-    for estimator in (MLPClassifier(max_iter=3), MLPRegressor(max_iter=3)):
-        for one, check in estimator_checks_generator(estimator):
-            if check.func.__name__ in OF_DEVICES:
-                yield pytest.param(one, check, id=f"{type(one).__name__}-{check.func.__name__}")
-
-
 @not_converged
-@parametrize_with_checks(ESTIMATORS)
+@pytest.mark.parametrize(("estimator", "check"), checks_of(*ESTIMATORS))
 def test_every_check_of_scikit_learn_holds(estimator, check, monkeypatch):
     compute_with("numpy", monkeypatch)
     check(estimator)
 
 
 @not_converged
-@parametrize_with_checks(ESTIMATORS[:2])
+@pytest.mark.parametrize(("estimator", "check"), checks_of(*ESTIMATORS[:2]))
 def test_every_check_holds_on_numba(estimator, check, monkeypatch):
     compute_with("numba", monkeypatch)
     check(estimator)
 
 
 @not_converged
-@pytest.mark.parametrize(("estimator", "check"), list(checks_of_devices()))
+@pytest.mark.parametrize(
+    ("estimator", "check"), checks_of(MLPClassifier(max_iter=3), MLPRegressor(max_iter=3), only=OF_DEVICES)
+)
 def test_the_checks_that_say_something_of_devices_hold_on_cuda(estimator, check, monkeypatch):
     compute_with("cuda", monkeypatch)
     check(estimator)
