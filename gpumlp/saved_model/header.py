@@ -59,7 +59,7 @@ def arrays_of(model: SavedModel) -> dict[str, HostArray]:
 
 
 def read_header(text: bytes | str, place: str, path: Path) -> dict[str, Any]:
-    """Return the header that a file holds as JSON at `place`; raise ModelFileError unless this version understands it."""
+    """Return the header that a file holds as JSON at `place`; raise ModelFileError unless this version can read it."""
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -77,7 +77,8 @@ def read_header(text: bytes | str, place: str, path: Path) -> dict[str, Any]:
 
 def check_names(net: Network) -> None:
     """Raise ModelFileError if a definition has the name of another one, which loading would take for it."""
-    for definition in (*net.architecture.activations, net.architecture.cost):
+    definitions: list[Activation | Cost] = [*net.architecture.activations, net.architecture.cost]
+    for definition in definitions:
         if is_disguised(definition):
             raise ModelFileError(
                 f"{definition.name!r} is not the registered definition of that name, which would be loaded instead; "
@@ -89,9 +90,7 @@ def is_disguised(definition: Activation | Cost) -> bool:
     """Tell whether a definition has a registered name and another formula."""
     base = definition.name.partition("(")[0]
     if isinstance(definition, Cost):
-        return base in COSTS and record(definition.term, "a", "y") != record(
-            COSTS.get(definition.name).term, "a", "y"
-        )
+        return base in COSTS and record(definition.term, "a", "y") != record(COSTS.get(definition.name).term, "a", "y")
     if definition.row_wise or base not in ACTIVATIONS:
         return False
     return record(definition.value, "z") != record(ACTIVATIONS.get(definition.name).value, "z")

@@ -131,9 +131,7 @@ def _read_arrays(file: TensorFile, header: dict[str, Any], net: Network) -> dict
     arrays = {name: file.read(name, *what) for name, what in expected.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise ModelFileError(
-                f"{file.path}: array {name} holds values that are not finite; train the model again"
-            )
+            raise ModelFileError(f"{file.path}: array {name} holds values that are not finite; train the model again")
     return arrays
 
 
@@ -143,8 +141,9 @@ def _furnish(file: TensorFile, header: dict[str, Any], net: Network, arrays: dic
     path, n_out = file.path, net.sizes[-1]
     if task not in ("classification", "regression") or (task == "classification") != (classes is not None):
         raise ModelFileError(f"{path}: task {task!r} with classes {classes!r}; it is damaged, save the model again")
-    for key, several, kinds in (("feature_names", names, (str,)), ("classes", classes, (str, int, float))):
-        if several is not None and not (isinstance(several, list) and all(isinstance(v, kinds) for v in several)):
+    for key, several in (("feature_names", names), ("classes", classes)):
+        plain = isinstance(several, list) and all(isinstance(value, str | int | float) for value in several)
+        if several is not None and not plain:
             raise ModelFileError(f"{path}: {key} are {several!r}, expected a list of plain values; it is damaged")
     if names is not None and len(names) != net.sizes[0]:
         raise ModelFileError(f"{path}: {len(names)} feature names for {net.sizes[0]} features; it is damaged")
@@ -157,7 +156,7 @@ def _furnish(file: TensorFile, header: dict[str, Any], net: Network, arrays: dic
         net,
         task,
         None if classes is None else np.array(classes),
-        None if names is None else tuple(names),
+        None if names is None else tuple(str(n) for n in names),
         target_name,
         _scaler(file, arrays, "x"),
         _scaler(file, arrays, "y"),
