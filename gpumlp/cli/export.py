@@ -29,20 +29,21 @@ class Format:
 
 def _onnx(model: SavedModel, place: Path) -> str:
     convert.to_onnx(model, place)
-    return f'onnxruntime.InferenceSession("{place}").run(None, {{"X": X}})  # X: {model.network.dtype.name} rows'
+    return f'onnxruntime.InferenceSession({str(place)!r}).run(None, {{"X": X}})  # X: {model.network.dtype.name} rows'
 
 
 def _safetensors(model: SavedModel, place: Path) -> str:
     convert.save_safetensors(model, place)
-    return f'gpumlp.convert.load_safetensors("{place}")  # or safetensors.numpy.load_file for the arrays alone'
+    return f"gpumlp.convert.load_safetensors({str(place)!r})  # or safetensors.numpy.load_file for the arrays alone"
 
 
 def _torch(model: SavedModel, place: Path) -> str:
     """Write plain values alone, so that torch.load needs no trust: the weights and, as text, what they belong to."""
-    import torch
-
     sequential = convert.to_torch(model)
-    rebuild = f"nn.Sequential({', '.join(f'nn.{module!r}' for module in sequential)})"
+    import torch  # which is there, or to_torch would have said what is missing
+
+    modules = ", ".join(f"nn.{module!r}" for module in sequential)
+    rebuild = f"nn.Sequential({modules}).to(torch.{model.network.dtype.name})"
     content: dict[str, Any] = {
         "state_dict": sequential.state_dict(),
         "module": rebuild,
@@ -51,8 +52,7 @@ def _torch(model: SavedModel, place: Path) -> str:
     }
     with writing(place) as file:
         torch.save(content, file)
-    dtype = "" if model.network.dtype.name == "float32" else ".double()"
-    return f'net = {rebuild}{dtype}.eval(); net.load_state_dict(torch.load("{place}")["state_dict"])'
+    return f'net = {rebuild}.eval(); net.load_state_dict(torch.load({str(place)!r})["state_dict"])'
 
 
 def _sklearn(model: SavedModel, place: Path) -> str:
@@ -62,7 +62,7 @@ def _sklearn(model: SavedModel, place: Path) -> str:
     fitted = convert.to_sklearn(model)
     with writing(place) as file:
         joblib.dump(fitted, file)
-    return f'joblib.load("{place}")  # {type(fitted).__name__}, a pickle of scikit-learn {sklearn.__version__}'
+    return f"joblib.load({str(place)!r})  # {type(fitted).__name__}, a pickle of scikit-learn {sklearn.__version__}"
 
 
 FORMATS = {

@@ -104,14 +104,15 @@ def _regressor(model: SavedModel, layers: Layers) -> tuple[Any, Layers, dict[str
 
 def _set_labels(fitted: Any, classes: HostArray) -> None:
     from sklearn.preprocessing import LabelBinarizer
+    from sklearn.utils.multiclass import type_of_target
 
-    fitted._label_binarizer = LabelBinarizer().fit(classes)
-    fitted.classes_ = fitted._label_binarizer.classes_
-    kind = fitted._label_binarizer.y_type_
-    if kind not in ("binary", "multiclass") or not np.array_equal(fitted.classes_, classes):
+    kind = type_of_target(classes)
+    if kind not in ("binary", "multiclass") or not np.array_equal(np.unique(classes), classes):
         raise ConfigurationError(
             f"{NAME} has sorted classes that are text or whole numbers, these are {classes.tolist()!r}; give such ones"
         )
+    fitted._label_binarizer = LabelBinarizer().fit(classes)
+    fitted.classes_ = fitted._label_binarizer.classes_
     fitted.out_activation_ = "softmax" if kind == "multiclass" else "logistic"
 
 
