@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,12 +58,12 @@ def _torch(model: SavedModel, place: Path) -> str:
 
 def _sklearn(model: SavedModel, place: Path) -> str:
     import joblib
-    import sklearn
 
     fitted = convert.to_sklearn(model)
     with writing(place) as file:
         joblib.dump(fitted, file)
-    return f"joblib.load({str(place)!r})  # {type(fitted).__name__}, a pickle of scikit-learn {sklearn.__version__}"
+    kind, number = type(fitted).__name__, version("scikit-learn")
+    return f"joblib.load({str(place)!r})  # {kind}, a pickle of scikit-learn {number}"
 
 
 FORMATS = {

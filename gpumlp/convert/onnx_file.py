@@ -29,7 +29,7 @@ def to_onnx(model: SavedModel | Network, path: str | Path) -> Path:
 
     It takes "X" (rows, features), in the network's dtype and for any number of rows, and gives
 
-    label           of a classification: (rows,), text or int64
+    label           of a classification: (rows,), text or int64, true and false as 1 and 0
     probabilities   beside it: (rows, classes); "scores", the outputs themselves, where they are no probabilities
     variable        of a regression: (rows, outputs)
 
@@ -114,7 +114,12 @@ class _Graph:
                     "exported; leave it to whoever reads the outputs"
                 )
             return self.add("Softmax", [z], name, axis=-1)
-        formula = onnx_formula(record(activation.value, "z"), z, f"{name}_")
+        recording = record(activation.value, "z")
+        if not recording.reads("z"):
+            raise ConfigurationError(
+                f"activation {activation.name} is the same for every z; such a layer needs no export"
+            )
+        formula = onnx_formula(recording, z, f"{name}_")
         for constant, value in formula.constants.items():
             self.constant(constant, np.array(value))
         for node in formula.nodes:

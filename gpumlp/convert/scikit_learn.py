@@ -94,7 +94,7 @@ def _regressor(model: SavedModel, layers: Layers) -> tuple[Any, Layers, dict[str
     output = model.network.architecture.activations[-1]
     if spelled_as(output) == "identity":
         return MLPRegressor, layers, {}
-    if spelled_as(output) == "exp" and "loss" in MLPRegressor._parameter_constraints:
+    if spelled_as(output) == "exp" and "loss" in MLPRegressor().get_params():
         return MLPRegressor, layers, {"loss": "poisson"}
     raise ConfigurationError(
         f"an MLPRegressor has identity outputs, or with scikit-learn 1.7 or newer exp; this model has {output.name}; "

@@ -84,10 +84,17 @@ def test_one_output_of_a_cost_with_labels_of_its_own_is_told_by_its_threshold(tm
 
 @pytest.mark.parametrize(
     ("classes", "kind"),
-    [(["a", "b", "c"], object), ([4, 5, 9], np.int64), ([1.0, 2.0, 3.0], np.int64), ([-1, 0, 1], np.int64)],
+    [
+        (["a", "b", "c"], object),
+        ([4, 5, 9], np.int64),
+        ([1.0, 2.0, 3.0], np.int64),
+        ([-1, 0, 1], np.int64),
+        ([False, True], np.int64),
+    ],
 )
 def test_labels_are_text_or_int64(classes, kind, tmp_path):
-    model = gpumlp.SavedModel(network((3, 3), "softmax", []), "classification", np.array(classes))
+    net = network((3, len(classes)), "softmax", [])
+    model = gpumlp.SavedModel(net, "classification", np.array(classes))
     label = exported(model, tmp_path)["label"]
     assert label.dtype == kind
     assert label.tolist() == model.predict(rows(model)).tolist()
@@ -149,6 +156,12 @@ def test_another_activation_that_couples_a_row_is_refused(tmp_path):
             to_onnx(gpumlp.Network((3, 3), output=own, cost=cost), tmp_path / "m.onnx")
     finally:
         ACTIVATIONS.remove("soft")
+
+
+def test_an_activation_that_reads_nothing_is_refused(tmp_path):
+    net = gpumlp.Network((3, 2, 3), activation=gpumlp.Activation("one", value=lambda z: 1.0))
+    with pytest.raises(ConfigurationError, match="one is the same for every z"):
+        to_onnx(net, tmp_path / "m.onnx")
 
 
 # ---------------------------------------------------------------- words

@@ -73,6 +73,13 @@ def test_parameters_of_an_activation_come_along(activation, torch):
     assert np.array_equal(back.predict(X), net.predict(X))
 
 
+def test_softplus_of_large_numbers_is_not_cut_short(torch):
+    net = gpumlp.Network((1, 1), output="softplus", cost="quadratic", dtype="float64")
+    net.set_weights(0, [[1.0]], [0.0])
+    z = np.linspace(15.0, 45.0, 31)[:, None]
+    np.testing.assert_allclose(answers(torch, to_torch(net), z), net.predict(z)[0], rtol=1e-15, atol=0)
+
+
 def test_a_classifier_gives_its_probabilities_and_its_logits_without_the_last_module(torch):
     model = classifier()
     sequential = to_torch(model)

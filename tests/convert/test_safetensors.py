@@ -63,7 +63,14 @@ def test_the_library_of_the_format_reads_what_is_written(tmp_path):
         assert np.array_equal(arrays[f"b{l}"], b)
     assert np.array_equal(arrays["x_mean"], model.scaler.mean)
     assert header["sizes"] == [3, 5, 4, 2]
-    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
+
+
+def test_every_array_begins_at_a_multiple_of_its_numbers_size(tmp_path):
+    content = save_safetensors(regression(1), tmp_path / "m.safetensors").read_bytes()
+    head, body = parts_of(content)
+    assert (len(content) - len(body)) % 8 == 0
+    sizes = {"F32": 4, "F64": 8}
+    assert all(head[name]["data_offsets"][0] % sizes[head[name]["dtype"]] == 0 for name in head if name[:2] != "__")
 
 
 def test_what_the_library_of_the_format_writes_is_read(tmp_path):

@@ -21,7 +21,7 @@ LEVEL = {
     "saved_model": 6, "bench": 7, "convert": 7, "doctor": 8, "verify": 8, "__init__": 8, "cli": 9, "__main__": 10,
 }  # fmt: skip
 HEAVY = {
-    "sklearn": {"data/builtin.py", "convert/scikit_learn.py", "cli"},
+    "sklearn": {"data/builtin.py", "convert/scikit_learn.py"},
     "rich": {"cli", "training/progress.py"},
     "typer": {"cli"},
     "matplotlib": {"training/history.py", "bench/plots.py", "cli"},
@@ -31,7 +31,7 @@ HEAVY = {
     "cuda": {"backends/cuda"},
     "numba": {"backends"},
     "scipy": {"bench/compare.py"},
-    "torch": {"doctor/comparison.py", "convert/pytorch.py", "cli"},
+    "torch": {"doctor/comparison.py", "convert/pytorch.py", "cli/export.py"},
     "onnx": {"convert/onnx_file.py"},
     "jax": {"doctor/comparison.py"},
 }
