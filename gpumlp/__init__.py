@@ -1,5 +1,8 @@
 """gpumlp: a batched trainer for multi-layer perceptrons, one network or hundreds at once."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gpumlp import errors
 from gpumlp.backends.select import get_backend, use_backend
 from gpumlp.formulas import activations, costs
@@ -18,6 +21,9 @@ from gpumlp.training.progress import ProgressBar
 from gpumlp.training.trainer import Trainer
 from gpumlp.training.tuning import tune
 
+if TYPE_CHECKING:
+    from gpumlp.estimators import MLPClassifier, MLPRegressor
+
 __version__ = "0.1.0.dev0"
 
 __all__ = [
@@ -29,6 +35,8 @@ __all__ = [
     "History",
     "JsonLinesLog",
     "KeepBest",
+    "MLPClassifier",
+    "MLPRegressor",
     "Measurement",
     "Metric",
     "Monitor",
@@ -50,3 +58,10 @@ __all__ = [
     "tune",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the estimators, and scikit-learn with them, when one of them is asked for."""
+    if name in ("MLPClassifier", "MLPRegressor"):
+        return getattr(import_module("gpumlp.estimators"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

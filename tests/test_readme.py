@@ -1,3 +1,4 @@
+import doctest
 import re
 from pathlib import Path
 
@@ -38,6 +39,16 @@ def test_the_code_of_the_readme_runs(code, tmp_path, monkeypatch):
     finally:
         if "wave" in ACTIVATIONS:
             ACTIVATIONS.remove("wave")
+
+
+def test_the_sessions_of_the_readme_answer_as_they_are_printed():
+    """All of them in one go, as a reader types them."""
+    sessions = re.findall(r"```pycon\n(.*?)```", README, re.DOTALL)
+    assert sessions
+    text = "\n".join(sessions)
+    example = doctest.DocTestParser().get_doctest(text, {}, "README", "README.md", 0)
+    told = []
+    assert doctest.DocTestRunner(verbose=False).run(example, out=told.append).failed == 0, "".join(told)
 
 
 def test_the_readme_links_to_files_that_exist():

@@ -110,11 +110,7 @@ class Registry(Generic[D]):
             raise ConfigurationError(
                 f"{self.kind} {shown} is neither a name nor a definition{call}; known names are {', '.join(self)}"
             )
-        match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", given)
-        base = self._aliases.get(match[1], match[1]) if match else given
-        if match is None or base not in self._makers:
-            raise unknown_name(self.kind, given, self.names())
-        arguments, parameters = _parse_arguments(self.kind, given, match[2] or "")
+        base, arguments, parameters = self.read(given)
         key = (base, repr(arguments), repr(sorted(parameters.items())))
         try:
             if key not in self._made:  # one name, one definition: what is compiled for it is found again
@@ -122,6 +118,17 @@ class Registry(Generic[D]):
             return self._made[key]
         except TypeError as error:
             raise ConfigurationError(f"{self.kind} {given!r}: {error}") from error
+
+    def read(self, given: str) -> tuple[str, list[Any], dict[str, Any]]:
+        """Return the name of a definition without alias and brackets, and the parameters in the brackets.
+
+        Raises UnknownName with the nearest known name, ConfigurationError for parameters that are no plain values.
+        """
+        match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", given)
+        base = self._aliases.get(match[1], match[1]) if match else given
+        if match is None or base not in self._makers:
+            raise unknown_name(self.kind, given, self.names())
+        return (base, *_parse_arguments(self.kind, given, match[2] or ""))
 
     def definitions(self) -> list[D]:
         """Return every definition once, with its default parameters."""

@@ -220,6 +220,15 @@ class Trainer:
         self.follow()
         return int(self.net.backend.to_host(self.clock)[EPOCH])
 
+    def go_on_from(self, steps: int, epochs: int) -> None:
+        """Count as if `steps` steps in `epochs` epochs had been done since the last reset.
+
+        With the `state` and the weights of that moment, training goes on as it would have without the break.
+        """
+        self.follow()
+        for place, done in ((STEP, steps), (EPOCH, epochs)):
+            self.net.backend.fill(self.clock[place : place + 1], done)
+
     # ---------------------------------------------------------------- fit
 
     def fit(

@@ -1,4 +1,4 @@
-"""Who may import whom: cli -> training -> network, data -> backends -> formulas, randomness -> shapes, errors."""
+"""Who may import whom: cli -> estimators -> training -> network, data -> backends -> formulas, randomness -> shapes."""
 
 import ast
 import subprocess
@@ -18,10 +18,11 @@ PACKAGE = Path(gpumlp.__file__).parent
 LEVEL = {
     "errors": 0, "shapes": 1,
     "atomic": 1, "formulas": 2, "randomness": 2, "backends": 3, "network": 4, "data": 4, "training": 5,
-    "saved_model": 6, "bench": 7, "doctor": 8, "verify": 8, "__init__": 8, "cli": 9, "__main__": 10,
+    "saved_model": 6, "estimators": 7, "bench": 8, "convert": 8, "doctor": 9, "verify": 9, "__init__": 9, "cli": 10,
+    "__main__": 11,
 }  # fmt: skip
 HEAVY = {
-    "sklearn": {"data/builtin.py"},
+    "sklearn": {"data/builtin.py", "convert/scikit_learn.py", "estimators"},
     "rich": {"cli", "training/progress.py"},
     "typer": {"cli"},
     "matplotlib": {"training/history.py", "bench/plots.py", "cli"},
@@ -30,8 +31,9 @@ HEAVY = {
     "nvmath": {"backends/cuda"},
     "cuda": {"backends/cuda"},
     "numba": {"backends"},
-    "scipy": {"bench/compare.py"},
-    "torch": {"doctor/comparison.py"},
+    "scipy": {"bench/compare.py", "estimators"},
+    "torch": {"doctor/comparison.py", "convert/pytorch.py", "cli/export.py"},
+    "onnx": {"convert/onnx_file.py"},
     "jax": {"doctor/comparison.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -399,3 +399,18 @@ def test_a_schedule_that_looks_at_results_belongs_to_one_trainer(backend):
     for n_models in (1, 3):
         trainer = gpumlp.Trainer(network(n_models=n_models, backend=backend), schedule=plateau)
         assert len(trainer.fit(*data(), 3)) == 3
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_another_trainer_goes_on_from_state_and_counts_as_if_there_were_no_break(rule, backend):
+    X, y = labelled()
+    whole, first, second = (classifier(n_models=2, dropout=0.2, backend=backend) for _ in range(3))
+    gpumlp.Trainer(whole, rule, batch_size=16).fit(X, y, 5)
+    before = gpumlp.Trainer(first, rule, batch_size=16)
+    before.fit(X, y, 2)
+    state = {name: np.array(first.backend.to_host(kept)) for name, kept in before.state.items()}
+    set_theta(second, theta(first))
+    after = gpumlp.Trainer(second, rule, batch_size=16, state=state)
+    after.go_on_from(before.step_count, before.epoch_count)
+    assert after.fit(X, y, 3).epochs.tolist() == [3, 4, 5]
+    assert (theta(second) == theta(whole)).all()

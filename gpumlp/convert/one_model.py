@@ -1,0 +1,132 @@
+"""One network out of whatever is given: with labels, out of a stack, with its scalers folded into its weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gpumlp.errors import ConfigurationError
+from gpumlp.formulas.activations import Activation
+from gpumlp.formulas.normalisation import BATCH, EPSILON, LAYER
+from gpumlp.formulas.registry import UNIT
+from gpumlp.network.network import Network
+from gpumlp.saved_model import SavedModel
+from gpumlp.saved_model.header import is_disguised
+from gpumlp.shapes import HostArray
+
+Layers = list[tuple[HostArray, HostArray]]  # W (out, in) and b (out,) of each layer
+
+
+def as_model(model: SavedModel | Network) -> SavedModel:
+    """Return a SavedModel itself, and a Network as one: a classification of 0, 1, ... if its outputs are shares."""
+    if isinstance(model, SavedModel):
+        return model
+    if not isinstance(model, Network):
+        raise ConfigurationError(f"{model!r} is neither a gpumlp.SavedModel nor a gpumlp.Network; give one of them")
+    if model.architecture.activations[-1].range not in UNIT:
+        return SavedModel(model, "regression")
+    return SavedModel(model, "classification", np.arange(max(model.sizes[-1], 2)))
+
+
+def one_of(model: SavedModel | Network, number: int) -> SavedModel:
+    """Return one model of a stack by its place in it, from 0, as a model of its own."""
+    saved = as_model(model)
+    net, *hidden = saved.network, *saved.network.architecture.activations[:-1]
+    if not 0 <= number < net.n_models:
+        raise ConfigurationError(f"model {number} does not exist; the stack has 0 to {net.n_models - 1}")
+    alone = Network(
+        net.sizes,
+        activation=hidden,
+        output=net.architecture.activations[-1],
+        cost=net.architecture.cost,
+        initialiser=net.initialiser,
+        dropout=net.dropout,
+        normalisation=net.architecture.normalisation,
+        dtype=net.dtype,
+        backend=net.backend.name,
+        seed=[net.seeds[number]],
+        model_ids=[net.model_ids[number]],
+    )
+    for l, (W, b) in enumerate(zip(net.weights, net.biases, strict=True)):
+        alone.set_weights(l, W[number], b[number])
+    for l, of_layer in enumerate(net.normalising):
+        alone.set_normalisation(l, **{name: x[number] for name, x in of_layer.items()})
+    return replace(saved, network=alone)
+
+
+def folded_layers(model: SavedModel, purpose: str, normalises: bool = False) -> Layers:
+    """Return the layers of a single model in float64, standardisers made part of the first and the last one.
+
+    W (x - mean) / scale + b = (W / scale) x + (b - (W / scale) mean), and the like for scaled targets.
+    normalises   whether what is made can normalise; else what "batch" does with its running statistics becomes part of
+                 the weights, too
+    Raises       ConfigurationError for a stack, for scaled targets behind an output activation, and for layers that are
+                 normalised by "layer" where that cannot be said
+    """
+    net = model.network
+    if net.n_models > 1:
+        raise ConfigurationError(
+            f"{purpose} is one network, this is a stack of {net.n_models}; take one out of it: "
+            "gpumlp.convert.one_of(model, 0)"
+        )
+    layers = [(W[0].astype(np.float64), b[0].astype(np.float64)) for W, b in zip(net.weights, net.biases, strict=True)]
+    if model.scaler is not None:
+        W, b = layers[0]
+        W = W / model.scaler.scale
+        layers[0] = (W, b - W @ model.scaler.mean)
+    if model.target_scaler is not None:
+        if spelled_as(net.architecture.activations[-1]) != "identity":
+            raise ConfigurationError(
+                f"scaled targets behind the output activation {net.architecture.activations[-1].name} cannot become "
+                f'part of the weights, and {purpose} has no scaler; export to ONNX, or train with output="identity"'
+            )
+        W, b = layers[-1]
+        scale, mean = model.target_scaler.scale, model.target_scaler.mean
+        layers[-1] = (W * scale[:, None], b * scale + mean)
+    for l, kind in enumerate(() if normalises else net.architecture.normalisation):
+        if kind == LAYER:
+            raise ConfigurationError(
+                f'{purpose} cannot normalise a layer over its units, as normalisation="layer" does; export to PyTorch '
+                "or ONNX"
+            )
+        if kind == BATCH:
+            layers[l] = _with_statistics(*layers[l], {name: x[0] for name, x in net.normalising[l].items()})
+    return layers
+
+
+def _with_statistics(W: HostArray, b: HostArray, of: dict[str, HostArray]) -> tuple[HostArray, HostArray]:
+    """Return the layer that does what W, b and a normalisation with running statistics do one after another."""
+    scale = of["gamma"] / np.sqrt(of["running_variance"].astype(np.float64) + EPSILON)
+    return W * scale[:, None], (b - of["running_mean"]) * scale + of["beta"]
+
+
+def spelled_as(activation: Activation) -> str:
+    """Return the name of an activation, without parameters; none if its formula is not the registered one's."""
+    return "" if is_disguised(activation) else activation.name.partition("(")[0]
+
+
+def network_of(
+    layers: Layers,
+    hidden: list[str],
+    output: str,
+    cost: str,
+    dropout: list[float] | float = 0.0,
+    backend: str | None = "auto",
+    device: str | None = None,
+) -> Network:
+    """Return a network with the given weights, in their dtype."""
+    sizes = [layers[0][0].shape[1], *(len(b) for _, b in layers)]
+    net = Network(
+        sizes,
+        activation=hidden,
+        output=output,
+        cost=cost,
+        dropout=dropout,
+        dtype=layers[0][0].dtype.name,
+        backend=backend,
+        device=device,
+    )
+    for l, (W, b) in enumerate(layers):
+        net.set_weights(l, W, b)
+    return net

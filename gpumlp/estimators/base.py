@@ -1,0 +1,259 @@
+"""What both estimators share: a fit is validate, encode, begin, hold out, train, publish."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn import get_config
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from gpumlp.estimators import lbfgs, stochastic
+from gpumlp.estimators.inputs import Rows, check_weights, dense, dense_pieces, hold_out
+from gpumlp.estimators.missing import Filling
+from gpumlp.estimators.parameters import Table, check_parameters
+from gpumlp.estimators.solvers import STOCHASTIC
+from gpumlp.estimators.weights import LiveNetwork, draw_weights, put_weights
+from gpumlp.formulas.activations import ACTIVATIONS, SIGMOID, Activation
+from gpumlp.formulas.costs import COSTS
+from gpumlp.formulas.output_delta import fits
+from gpumlp.network.network import Network
+from gpumlp.shapes import HostArray
+
+FLOATS = (np.float64, np.float32)
+
+
+class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
+    """A multi-layer perceptron behind scikit-learn's interface; what is fitted is plain arrays and numbers.
+
+    _live       the network that was built last; a pickle does not hold it
+    _progress   what partial_fit goes on from: seed, steps, epochs, factor of the rate, and the update rule's state
+    _filling    what fills missing values, None where they are an error
+    """
+
+    _table: ClassVar[Table]
+
+    # ---------------------------------------------------------------- what the two estimators say themselves
+
+    @abstractmethod
+    def _validate(self, X: Any, y: Any, incremental: bool, reset: bool, held: bool = False) -> tuple[Any, Any]:
+        """Return X and y, checked, and learn the classes if there are any and the rows are not held out."""
+
+    @abstractmethod
+    def _encode(self, y: Any) -> HostArray:
+        """Return y as a Network is trained on it: (n_rows,) labels, or (n_rows, n_outputs) numbers."""
+
+    @abstractmethod
+    def _count_outputs(self, targets: HostArray) -> int:
+        """Return how many outputs the network needs for these targets."""
+
+    @abstractmethod
+    def _output(self) -> tuple[str, Any]:
+        """Return out_activation_ and the cost where none is asked for."""
+
+    @abstractmethod
+    def _outputs_by_cost(self) -> tuple[str, ...]:
+        """Return the output activations for a cost that is asked for, of which the first that fits it is taken."""
+
+    @abstractmethod
+    def _score_outputs(self, outputs: HostArray, rows: Rows) -> float:
+        """Return the score of a network's outputs (n_models, n_rows, n_outputs); NaN where they are not finite."""
+
+    @abstractmethod
+    def _loss_of(self, cost: float) -> float:
+        """Return the mean cost of an example as it is reported in loss_."""
+
+    @abstractmethod
+    def _stratifies(self) -> bool:
+        """Tell whether rows are held out class by class."""
+
+    def _holds_out(self) -> bool:
+        """Tell whether some rows are not trained on."""
+        return bool(self.early_stopping and self._is_stochastic())
+
+    def _weigh(self, rows: Rows) -> Rows:
+        """Return the rows to train on with the weights that the estimator itself gives them."""
+        return rows
+
+    def _trained(self, held: Rows | None) -> None:
+        """Do what is to be done with the rows held out when the weights are there."""
+
+    # ---------------------------------------------------------------- fit
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Any:
+        """Train anew, or with warm_start from the present weights on.
+
+        X              (n_samples, n_features) array, data frame or sparse matrix, which is made dense; float32 stays
+                       float32, everything else is computed in float64
+        y              (n_samples,) or (n_samples, n_outputs) labels or numbers
+        sample_weight  (n_samples,) of at least 0, or None for 1 everywhere
+        X_val, y_val, sample_weight_val   rows to hold out; None: a share of X is drawn where some are needed
+        """
+        validation = None if X_val is None else (X_val, y_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, validation=validation)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool = False, validation: Any = None) -> Any:
+        if not get_config()["skip_parameter_validation"]:
+            check_parameters(self, self._table)
+        if incremental and self._holds_out():
+            raise ValueError(f"partial_fit does not support {self._why_held_out()}")
+        hidden = self._hidden_sizes()
+        first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        X, y = self._validate(X, y, incremental, reset=first)
+        weights = check_weights(sample_weight, X.shape[0])
+        targets = self._encode(y)
+        random = check_random_state(self.random_state)
+        self.n_outputs_ = self._count_outputs(targets)
+        X = self._complete(dense(X), learn=first)
+        if first:
+            self._begin([X.shape[1], *hidden, self.n_outputs_], X.dtype, random)
+        rows, held = self._hold_out(Rows(X, y, targets, weights), validation, random)
+        rows = self._weigh(rows)
+        if self._is_stochastic():
+            stochastic.train(self, rows, held if self.early_stopping else None, random, incremental)
+        else:
+            lbfgs.train(self, rows, random)
+        if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_)):
+            raise ValueError(stochastic.NOT_FINITE)
+        self._trained(held)
+        return self
+
+    def _hidden_sizes(self) -> list[int]:
+        sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
+        if any(n <= 0 for n in sizes):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        return sizes  # type: ignore[no-any-return]
+
+    def _begin(self, sizes: list[int], dtype: Any, random: np.random.RandomState) -> None:
+        """Draw the first weights, and forget what was before."""
+        self.n_iter_ = self.t_ = 0
+        self.n_layers_ = len(sizes)
+        self.out_activation_, self._cost = self._output() if self.cost is None else self._output_for_cost()
+        hidden = self._activations(len(sizes) - 2)
+        saturating = [ACTIVATIONS.get(a) is SIGMOID for a in [*hidden, *(hidden[-1:] or [self._first_activation()])]]
+        self.coefs_, self.intercepts_ = draw_weights(sizes, saturating, dtype, random, self.n_models)
+        self._live, self._progress = LiveNetwork(), None
+        if self._is_stochastic():
+            self.loss_curve_: list[float] = []
+            self._no_improvement_count = 0
+            stops_early = self.early_stopping
+            self.validation_scores_: list[float] | None = [] if stops_early else None
+            self.best_validation_score_ = -np.inf if stops_early else None
+            self.best_loss_ = None if stops_early else np.inf
+
+    def _output_for_cost(self) -> tuple[str, Any]:
+        cost = COSTS.get(self.cost)
+        outputs = self._outputs_by_cost()
+        for name in outputs:
+            if fits(cost, ACTIVATIONS.get(name)):
+                return name, self.cost
+        raise ValueError(f"cost {cost.name} fits none of {', '.join(outputs)}, the outputs that there are here")
+
+    def _hold_out(self, rows: Rows, validation: Any, random: np.random.RandomState) -> tuple[Rows, Rows | None]:
+        """Return the rows to train on, and those that are not, if any are needed."""
+        if not self._holds_out():
+            if validation is not None:
+                raise ValueError("X_val is of no use without early_stopping=True or calibration; leave it away")
+            return rows, None
+        if validation is None:
+            return hold_out(rows, self.validation_fraction, self._stratifies(), random)
+        X, y, sample_weight = validation
+        if y is None:
+            raise ValueError("X_val came without y_val; each row needs its target")
+        X, y = self._validate(X, y, incremental=False, reset=False, held=True)
+        return rows, Rows(self._complete(dense(X)), y, self._encode(y), check_weights(sample_weight, X.shape[0]))
+
+    def _why_held_out(self) -> str:
+        return "early_stopping=True"
+
+    def _is_stochastic(self) -> bool:
+        return self.optimizer is not None or self.solver in STOCHASTIC
+
+    def _check_solver(self) -> bool:
+        if not self._is_stochastic():
+            raise AttributeError(
+                f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
+            )
+        return True
+
+    # ---------------------------------------------------------------- rows
+
+    def _how_checked(self) -> dict[str, Any]:
+        """Return how validate_data is to check X."""
+        finite: bool | str = "allow-nan" if self.missing == "indicator" else True
+        return {"accept_sparse": ["csr", "csc"], "ensure_all_finite": finite}
+
+    def _complete(self, X: HostArray, learn: bool = False) -> HostArray:
+        """Return X without missing values, with its indicators."""
+        if learn:
+            self._filling = Filling.learn(X) if self.missing == "indicator" else None
+        return X if self.missing == "error" or self._filling is None else self._filling.fill(X)
+
+    # ---------------------------------------------------------------- the network
+
+    def _first_activation(self) -> str | Activation:
+        one = isinstance(self.activation, str | Activation)
+        return self.activation if one else next(iter(self.activation), "identity")
+
+    def _activations(self, n_hidden: int) -> list[str | Activation]:
+        """Return the activation of each hidden layer; raise ValueError unless there is one for each."""
+        if isinstance(self.activation, str | Activation):
+            return [self.activation] * n_hidden
+        if len(self.activation) != n_hidden:
+            raise ValueError(f"activation names {len(self.activation)} layers, hidden_layer_sizes {n_hidden}")
+        return list(self.activation)
+
+    def _build_network(self, seed: int, model: int | None = None) -> Network:
+        """Return a network with the estimator's weights, or with those of one of its models."""
+        sizes = [self.coefs_[0].shape[-2], *(W.shape[-1] for W in self.coefs_)]
+        stacked = self.coefs_[0].ndim == 3
+        net = (self._live if model is None else LiveNetwork()).get(
+            sizes=sizes,
+            activation=self._activations(len(sizes) - 2),
+            output=self.out_activation_,
+            cost=self._cost,
+            n_models=len(self.coefs_[0]) if stacked and model is None else 1,
+            dropout=self.dropout if isinstance(self.dropout, list | tuple) else float(self.dropout),
+            dtype=self.coefs_[0].dtype.name,
+            backend=self.backend,
+            device=self.device,
+            seed=seed,
+        )
+        one = slice(None) if model is None else model
+        put_weights(net, *([w[one] for w in layers] for layers in (self.coefs_, self.intercepts_)))
+        return net
+
+    def _all_outputs(self, X: Any) -> HostArray:
+        """Return the activations of the output layer, (n_models, n_samples, n_outputs)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, **self._how_checked())
+        net = self._build_network(0 if self._progress is None else self._progress["seed"])
+        parts = [net.predict(self._complete(piece)) for piece in dense_pieces(X)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "coefs_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self.missing == "indicator"
+        return tags
+
+
+def mean_of_models(outputs: HostArray) -> HostArray:
+    """Return outputs (n_models, n_rows, n_outputs) averaged over the models."""
+    mean: HostArray = outputs[0] if len(outputs) == 1 else outputs.mean(axis=0)
+    return mean
