@@ -81,12 +81,13 @@ def build_architecture(
 def _kinds(normalisation: str | Sequence[str | None] | None, n_hidden: int) -> tuple[str | None, ...]:
     """Return the kind of normalisation of each hidden layer."""
     several = isinstance(normalisation, Sequence) and not isinstance(normalisation, str)
-    kinds: list[Any] = list(normalisation or ()) if several else [normalisation] * n_hidden
+    given: list[Any] = list(normalisation or ()) if several else [normalisation]
+    for kind in given:
+        if kind is not None and kind not in KINDS:
+            raise unknown_name("normalisation", kind, KINDS)
+    kinds = given if several else given * n_hidden
     if len(kinds) != n_hidden:
         raise ConfigurationError(
             f"normalisation names {len(kinds)} layers, there are {n_hidden} hidden ones; give one for each"
         )
-    for kind in kinds if kinds else [normalisation]:
-        if kind is not None and kind not in KINDS:
-            raise unknown_name("normalisation", kind, KINDS)
     return tuple(kinds)

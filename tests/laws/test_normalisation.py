@@ -390,9 +390,10 @@ def test_what_is_not_there_cannot_be_set():
 
 
 def test_without_hidden_layers_there_is_nothing_to_normalise():
-    net = network((4, 2), normalisation="batch")
-    assert net.normalising == []
-    assert np.array_equal(theta(net), theta(network((4, 2))))
+    for given in ("batch", [], ()):
+        net = network((4, 2), normalisation=given)
+        assert net.normalising == []
+        assert np.array_equal(theta(net), theta(network((4, 2))))
 
 
 def test_every_smooth_activation_is_one_that_there_is():
