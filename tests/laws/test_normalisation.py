@@ -211,6 +211,19 @@ def test_a_model_without_rows_of_weight_keeps_its_statistics(backend):
     assert is_same_model(theta(alone)[0], theta(stack)[1], backend)
 
 
+def test_a_batch_without_weight_is_left_as_it_is_and_costs_nothing(backend):
+    """Divided by the deviation of no rows, z would be three hundred times as large, and exp of it infinite."""
+    X, Y = data(n=5)
+    net = network((4, 6, 2), "exp", normalisation="batch", n_models=2, backend=backend)
+    net.set_weights(0, 0 * net.weights[0], 5 + 0 * net.biases[0])
+    weights = np.ones((2, 5))
+    weights[1] = 0
+    weights = np.concatenate([weights, np.ones((2, 1))], axis=1)
+    X, Y = np.concatenate([X, X[:1]]), np.concatenate([Y, Y[:1]])
+    history = gpumlp.Trainer(net, "sgd", batch_size=5, shuffle=False).fit(X, Y, 1, sample_weight=weights)
+    assert np.isfinite(history["cost"]).all()
+
+
 # ---------------------------------------------------------------- stacks, stopping, keeping
 
 
