@@ -70,11 +70,6 @@ class Network:
     n_models     how many networks stand in the stack
     initialiser  "he", "glorot", "lecun", "nielsen", "zeros" or a function (generator, out, in) -> W or (W, b)
     dropout      share of hidden units dropped while training, for all hidden layers or one for each
-    normalisation   None, "layer" or "batch", for all hidden layers or one for each: before the activation, z is
-                 normalised over the units of a row or over the rows of a batch, and then scaled by gamma and shifted by
-                 beta, which are learned as biases are. In the statistics of a batch all rows with a sample weight above
-                 0 count alike. What predicts and evaluates takes running means and variances instead, which follow
-                 those of the batches by a tenth each step, the variances as estimates from a sample
     dtype        "float32" or "float64"
     backend      "auto", "numpy", "numba", "cuda"; device: "auto", "cpu", "cuda", "cuda:1"
     precision    how products are computed, None for the dtype's own; "tf32" on cuda rounds their factors to 10 bits of
@@ -82,6 +77,11 @@ class Network:
     seed         an int, or one for each model
     model_ids    the models' own numbers, 0 to n_models - 1 by default: everything random about a model depends on its
                  seed and its number alone, so that one of a stack can be run again by itself
+    normalisation   None, "layer" or "batch", for all hidden layers or one for each: before the activation, z is
+                 normalised over the units of a row or over the rows of a batch, and then scaled by gamma and shifted by
+                 beta, which are learned as biases are. In the statistics of a batch all rows with a sample weight above
+                 0 count alike. What predicts and evaluates takes running means and variances instead, which follow
+                 those of the batches by a tenth each step, the variances as estimates from a sample
 
     alternatives the backends among which a trainer with batch_size="tune" may choose: those that "auto" and the device
                  leave open, or the one that was asked for
@@ -98,13 +98,13 @@ class Network:
         n_models: int = 1,
         initialiser: str | Initialiser = "he",
         dropout: float | Sequence[float] = 0.0,
-        normalisation: str | Sequence[str | None] | None = None,
         dtype: Any = "float32",
         backend: str | None = "auto",
         device: str | None = None,
         precision: str | None = None,
         seed: int | Sequence[int] = 0,
         model_ids: Sequence[int] | None = None,
+        normalisation: str | Sequence[str | None] | None = None,
     ) -> None:
         self.architecture = build_architecture(sizes, activation, output, cost, normalisation)
         if not isinstance(n_models, int | np.integer) or n_models < 1:
