@@ -18,10 +18,10 @@ PACKAGE = Path(gpumlp.__file__).parent
 LEVEL = {
     "errors": 0, "shapes": 1,
     "atomic": 1, "formulas": 2, "randomness": 2, "backends": 3, "network": 4, "data": 4, "training": 5,
-    "saved_model": 6, "bench": 7, "doctor": 8, "verify": 8, "__init__": 8, "cli": 9, "__main__": 10,
+    "saved_model": 6, "accel": 7, "bench": 7, "doctor": 8, "verify": 8, "__init__": 8, "cli": 9, "__main__": 10,
 }  # fmt: skip
 HEAVY = {
-    "sklearn": {"data/builtin.py"},
+    "sklearn": {"data/builtin.py", "accel"},
     "rich": {"cli", "training/progress.py"},
     "typer": {"cli"},
     "matplotlib": {"training/history.py", "bench/plots.py", "cli"},
@@ -30,7 +30,7 @@ HEAVY = {
     "nvmath": {"backends/cuda"},
     "cuda": {"backends/cuda"},
     "numba": {"backends"},
-    "scipy": {"bench/compare.py"},
+    "scipy": {"bench/compare.py", "accel/stochastic.py"},
     "torch": {"doctor/comparison.py"},
     "jax": {"doctor/comparison.py"},
 }

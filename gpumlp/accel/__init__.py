@@ -1,0 +1,14 @@
+"""Acceleration: an unchanged program that uses scikit-learn's MLPClassifier or MLPRegressor trains on gpumlp.
+
+    python -m gpumlp.accel script.py
+    python -m gpumlp.accel -m module
+    %load_ext gpumlp.accel
+
+Nothing else in gpumlp imports this; importing it changes nothing by itself.
+"""
+
+from gpumlp.accel.installation import install, uninstall
+from gpumlp.accel.notebook import load_ipython_extension, unload_ipython_extension
+from gpumlp.accel.report import as_json, as_text
+
+__all__ = ["as_json", "as_text", "install", "load_ipython_extension", "uninstall", "unload_ipython_extension"]

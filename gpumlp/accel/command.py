@@ -1,0 +1,93 @@
+"""`python -m gpumlp.accel script.py`: runs a program as Python would, with scikit-learn's MLPs on gpumlp."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import os
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from gpumlp.accel.installation import install
+from gpumlp.accel.ledger import LEDGER
+from gpumlp.accel.report import tell
+from gpumlp.backends.select import BACKENDS
+from gpumlp.errors import GpumlpError
+
+WRONG_INPUT, FAILED = 2, 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the program that the arguments name, report when the process ends, and return its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.module is None and not options.script:
+        _parser().error("name a script, or a module behind -m")
+    program = options.module or options.script
+    if not program:
+        _parser().error("-m needs the name of a module")
+    try:
+        install(options.backend, options.device)
+    except GpumlpError as error:
+        return _fail(str(error))
+    if options.report is not None and not options.report.absolute().parent.is_dir():
+        return _fail(f"--report {options.report}: there is no folder {options.report.absolute().parent}; make it first")
+    if options.module is None and not os.path.exists(program[0]):
+        return _fail(f"there is no file {program[0]}; name a script, or a module behind -m")
+    report = None if options.report is None else options.report.absolute()  # the program may go to another folder
+    atexit.register(LEDGER.close)
+    atexit.register(tell, report)
+    sys.argv = list(program)
+    return _run(_script(program[0]) if options.module is None else _module(program[0]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m gpumlp.accel",
+        description="Run a program as Python would, with the MLPs of sklearn.neural_network on gpumlp, and say at the "
+        "end what ran where.",
+        usage="%(prog)s [--backend NAME] [--device NAME] [--report FILE] (script.py | -m module) [arguments ...]",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--backend", choices=("auto", *BACKENDS), help="what computes; else GPUMLP_BACKEND, or auto")
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="the report as JSON, too")
+    parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module instead of a script")
+    parser.add_argument("script", nargs=argparse.REMAINDER, help="the script and its arguments")
+    return parser
+
+
+def _fail(message: str) -> int:
+    print(f"gpumlp.accel: error: {message}", file=sys.stderr)
+    return WRONG_INPUT
+
+
+def _script(path: str) -> Callable[[], Any]:
+    if not getattr(sys.flags, "safe_path", False) and os.path.isfile(path):  # runpy sets it for folders and archives
+        sys.path[0] = os.path.dirname(os.path.realpath(path))
+    return lambda: runpy.run_path(path, run_name="__main__")
+
+
+def _module(name: str) -> Callable[[], Any]:
+    return lambda: runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _run(program: Callable[[], Any]) -> int:
+    """Run a program; an error is shown as Python would, without what stands above the program's first line."""
+    try:
+        program()
+    except Exception as error:
+        sys.excepthook(type(error), error, _own_lines(error.__traceback__))
+        return FAILED
+    return 0
+
+
+def _own_lines(traceback: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from where the machinery that runs a program ends."""
+    machinery = (__file__, runpy.__file__, "<frozen runpy>")
+    while traceback is not None and traceback.tb_frame.f_code.co_filename in machinery:
+        traceback = traceback.tb_next
+    return traceback

@@ -1,0 +1,87 @@
+"""The accelerated classes: scikit-learn's own, which fit by sgd and adam on gpumlp and note every call in the ledger."""
+
+from __future__ import annotations
+
+import copyreg
+import inspect
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from gpumlp.accel.ledger import LEDGER
+from gpumlp.accel.stochastic import Fitting, why_not
+from gpumlp.errors import BackendUnavailable, GpumlpError
+
+FORWARD = "its pass forward is left as it is"
+LBFGS = 'solver="lbfgs" is left as it is'
+
+
+def accelerate(original: Any, subclassed: Callable[[type], None]) -> Any:
+    """Return a subclass of one of scikit-learn's classes that goes by its name.
+
+    subclassed   called with each further subclass that a program makes
+    """
+
+    class Accelerated(original):  # type: ignore[misc]
+        def _fit_stochastic(self, *args: Any, **kwargs: Any) -> None:
+            own = super()._fit_stochastic
+            given = inspect.signature(own).bind(*args, **kwargs).arguments
+            X, incremental = given["X"], given["incremental"]
+            with LEDGER.call(_method(self, "partial_fit" if incremental else "fit"), X.shape[0]) as call:
+                data = (given.get("sample_weight"), given["layer_units"], incremental)
+                call.why = why_not(self, Accelerated, X, *data)
+                fitting = None
+                if not call.why:
+                    try:
+                        fitting = Fitting(self, X, given["y"], *data)
+                    except BackendUnavailable:
+                        raise
+                    except GpumlpError as error:
+                        call.why = str(error)
+                if fitting is None:
+                    own(*args, **kwargs)
+                else:
+                    call.where = fitting.engine.network.backend.name
+                    fitting.run()
+
+        def _fit_lbfgs(self, X: Any, *args: Any, **kwargs: Any) -> None:
+            with LEDGER.call(_method(self, "fit"), X.shape[0]) as call:
+                call.why = LBFGS
+                super()._fit_lbfgs(X, *args, **kwargs)
+
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            super().__init_subclass__(**kwargs)
+            subclassed(cls)
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            found = super().__reduce_ex__(protocol)
+            standing = getattr(sys.modules[type(self).__module__], type(self).__qualname__, None)
+            if type(self) is not Accelerated or standing is Accelerated:
+                return found
+            return copyreg.__newobj__, (standing,), self.__getstate__()  # acceleration has been ended since
+
+    for name in ("predict", "predict_proba"):
+        if hasattr(original, name):
+            setattr(Accelerated, name, _noted(getattr(original, name)))
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(Accelerated, name, getattr(original, name))
+    return Accelerated
+
+
+def _method(estimator: Any, name: str) -> str:
+    return f"{type(estimator).__name__}.{name}"
+
+
+def _noted(method: Any) -> Any:
+    """Return a method of scikit-learn that notes its calls."""
+
+    @wraps(method)
+    def noted(self: Any, X: Any) -> Any:
+        rows = X.shape[0] if getattr(X, "shape", ()) else len(X)
+        with LEDGER.call(_method(self, method.__name__), rows) as call:
+            call.why = FORWARD
+            return method(self, X)
+
+    return noted
+
