@@ -7,6 +7,7 @@
 // rows          (n_rows,) the row at each position, where the order is explicit; else null: as the rows stand
 // clock         STEP, EPOCH, POSITION: read
 // hyper         (N_GIVEN, n_groups, n_models) and factors (n_steps,): from them the step's numbers are computed
+// penalties     TIMES_ROWS: those of a sum grow with its rows; BY_WEIGHT: divided by the weight of the batch; 0: as given
 // a0, y         (n_orders, batch, in_features) and (n_orders, batch, n_out), overwritten
 // row_weight    (n_weights, batch), overwritten; 0 for rows that only fill a short batch; scale (n_weights,) likewise
 // tally         (4, n_models): the weights of the rows are added
@@ -15,6 +16,7 @@
 // launch        256 threads; first copy_blocks for each order, then one for each line of row_weight, then as many as
 //               n_groups * n_models numbers need. A group of lanes copies a row.
 
+constexpr int TIMES_ROWS = 1, BY_WEIGHT = 2;  // what becomes of the penalties
 constexpr int CHUNK = 16 / (sizeof(x_type) < sizeof(real) ? sizeof(x_type) : sizeof(real));
 
 struct alignas(16) XVector {
@@ -53,11 +55,29 @@ struct Order {
     }
 };
 
+// The weights of a model's rows in this batch: what their mean is divided by.
+__device__ __forceinline__ double batch_weight(
+    const double* __restrict__ weights, const unsigned* __restrict__ key, unsigned epoch, Order order,
+    long long position, long long valid)
+{
+    if (!weights) return (double)valid;
+    double sum = 0;
+    if (key) {
+        unsigned round_keys[8];  // in registers, so it must not meet Order's, which lie in shared memory
+        shuffle_keys(key, epoch, round_keys);
+        for (long long p = 0; p < valid; ++p)
+            sum += weights[row_at((unsigned)(position + p), round_keys, (unsigned)(order.n_rows - 1), order.half_bits)];
+    } else {
+        for (long long p = 0; p < valid; ++p) sum += weights[order(position + p)];
+    }
+    return sum;
+}
+
 extern "C" __global__ void gather_batch(
     const x_type* __restrict__ X, const y_type* __restrict__ Y, const real* __restrict__ codes,
     const double* __restrict__ sample_weight, const unsigned* __restrict__ keys, const long long* __restrict__ rows,
     const long long* clock, const double* __restrict__ hyper, const double* __restrict__ factors, int x_aligned,
-    int group, int mean, int half_bits, long long copy_blocks, long long n_rows, long long in_features, long long n_out,
+    int group, int mean, int penalties, int half_bits, long long copy_blocks, long long n_rows, long long in_features, long long n_out,
     long long batch, long long n_orders, long long n_weights, long long n_sample_weights, long long n_models,
     long long n_groups, real* a0, real* y, real* row_weight, double* scale, double* tally, real* table)
 {
@@ -117,7 +137,14 @@ extern "C" __global__ void gather_batch(
 #pragma unroll
         for (int k = 0; k < N_GIVEN; ++k) given[k] = hyper[k * n + i];
         given[ETA] *= factors[position / batch];
-        if (!mean) given[L2] *= valid, given[L1] *= valid;  // penalties of a sum grow with its rows
+        if (penalties) {
+            const long long m = i % n_models;
+            const double weight = batch_weight(
+                sample_weight ? sample_weight + m % n_sample_weights * n_rows : nullptr,
+                keys ? keys + 2 * (m % n_orders) : nullptr, (unsigned)clock[EPOCH], order, position, valid);
+            const double factor = penalties != BY_WEIGHT ? (double)valid : weight > 0 ? 1 / weight : 0;
+            given[L2] *= factor, given[L1] *= factor;
+        }
         step_numbers((double)(clock[STEP] + 1), given, finished);
 #pragma unroll
         for (int k = 0; k < N_FINISHED; ++k) table[k * n + i] = (real)finished[k];

@@ -142,12 +142,14 @@ def train(
     momentum_on_biases=True,
     train_biases=True,
     sample_weight=None,
+    penalty="example",
 ):
     """Return weights and biases after len(order) epochs, each of which takes the rows that its line names.
 
     momentum   with two points of the past: w(t + 1) = w(t) - eta g + momentum (w(t) - w(t - 1))
     before     (W, b) at t - 1; the same as W and b if nothing is given, so that the first step is a plain one
     l2         penalty (l2 / 2) |W|^2 of the averaged cost, so that a sum over n rows has it n times; not on biases
+    penalty    "batch": a batch's summed cost has it once, so that the mean has it divided by the weight of its rows
     """
     W, b = [np.array(w, np.float64) for w in W], [np.array(v, np.float64) for v in b]
     W_before, b_before = ([w.copy() for w in W], [v.copy() for v in b]) if before is None else before
@@ -156,7 +158,10 @@ def train(
         for start in range(0, len(rows_of_epoch), batch_size):
             rows = rows_of_epoch[start : start + batch_size]
             dW, db = batch_gradient(W, b, activations, cost_name, X[rows], Y[rows], weights[rows], reduction)
-            penalties = 1 if reduction == "mean" else len(rows)
+            total = len(rows) if penalty == "example" else weights[rows].sum()
+            penalties = 1 if (reduction == "mean") == (penalty == "example") else total
+            if penalty == "batch" and reduction == "mean":
+                penalties = 1 / total if total > 0 else 0
             W_next, b_next = [], []
             for l in range(len(W)):
                 g = dW[l] + penalties * l2 * W[l]

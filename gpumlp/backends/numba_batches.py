@@ -101,7 +101,7 @@ class Bringing:
         if self._numbers is not None:
             step = position // size
             end = min(step + len(self.ahead), source.n_steps)
-            compute_numbers(self._numbers, source, int(self._clock[STEP]), range(step, end), self.ahead)
+            compute_numbers(self._numbers, source, self._epoch, int(self._clock[STEP]), range(step, end), self.ahead)
             self.known[1] = step
             self._limit = min(self._limit, end * size)
 

@@ -173,24 +173,49 @@ def numbers_launch(numbers: StepNumbers, source: BatchSource, clock: Any) -> Lau
         step = int(clock[POSITION]) // source.batch
         if epoch_began != clock[STEP] - step or not begin <= step < end:
             begin, end, epoch_began = step, min(step + len(ahead), source.n_steps), int(clock[STEP]) - step
-            compute_numbers(numbers, source, int(clock[STEP]), range(begin, end), ahead)
+            compute_numbers(numbers, source, int(clock[EPOCH]), int(clock[STEP]), range(begin, end), ahead)
         np.copyto(numbers.table, ahead[step - begin])
 
     return launch
 
 
-def compute_numbers(numbers: StepNumbers, source: BatchSource, steps_done: int, steps: range, out: Any) -> None:
-    """Set out[i] to the table of the i-th of `steps` of this epoch, `steps_done` being done before the first of them.
+def compute_numbers(
+    numbers: StepNumbers, source: BatchSource, epoch: int, steps_done: int, steps: range, out: Any
+) -> None:
+    """Set out[i] to the table of the i-th of `steps` of an epoch, `steps_done` being done before the first of them.
 
-    Under reduction "sum" the penalties are multiplied by the batch's rows, as the sum over its rows is.
+    Under reduction "sum" the penalties are multiplied by the batch's rows, as the sum over its rows is; those of
+    a batch as a whole are divided by the weight of its rows, as the mean over them is.
     """
     n = len(steps)
     t = np.arange(steps_done + 1, steps_done + 1 + n, dtype=np.float64)[:, None, None]
     h = SimpleNamespace(**{name: values[None] for name, values in numbers.hyper.items()})
     h.eta = h.eta * numbers.factors[steps.start : steps.stop, None, None]
-    if not source.mean:
-        rows = np.array([min(source.batch, source.n_rows - s * source.batch) for s in steps], np.float64)[:, None, None]
-        h.l2, h.l1 = h.l2 * rows, h.l1 * rows
+    if numbers.by_batch == source.mean:
+        weight = _weights_of_batches(source, epoch, steps) if numbers.by_batch else _rows_of_batches(source, steps)
+        factor = np.divide(1, weight, out=np.zeros_like(weight), where=weight > 0) if numbers.by_batch else weight
+        h.l2, h.l1 = h.l2 * factor[:, None], h.l1 * factor[:, None]
     finished = {**vars(h), "clip": np.ones((1, 1, 1)), **numbers.rule.per_step(t, h)}
     for i, name in enumerate(numbers.names):
         out[:n, i] = finished[name]
+
+
+def _rows_of_batches(source: BatchSource, steps: range) -> Any:
+    """Return how many rows each of these batches has, (n_steps, 1)."""
+    return np.array([[min(source.batch, source.n_rows - s * source.batch)] for s in steps], np.float64)
+
+
+def _weights_of_batches(source: BatchSource, epoch: int, steps: range) -> Any:
+    """Return the weight of the rows of each of these batches, (n_steps, 1 or n_models)."""
+    rows = _rows_of_batches(source, steps)
+    if source.sample_weight is None:
+        return rows
+    window = RowWindow(source, 1 if source.keys is None else len(source.keys))
+    n = max(len(source.sample_weight), len(window.rows))
+    total = np.empty((len(steps), n))
+    for i, (step, valid) in enumerate(zip(steps, rows[:, 0].astype(int), strict=True)):
+        order, at = window.rows_at(epoch, step * source.batch)
+        for m in range(n):
+            given = source.sample_weight[m % len(source.sample_weight)]
+            total[i, m] = given[order[m % len(order), at : at + valid]].sum()
+    return total

@@ -108,6 +108,7 @@ class StepNumbers:
     factors   (n_steps,) float64 on the host: what the schedule multiplies the learning rate with in each step of this
               epoch
     skip      (n_models,) bool on the host: models that are no longer updated
+    by_batch  whether l2 and l1 belong to a batch as a whole, so that its mean has them divided by its rows' weights
     copies    what a backend keeps of hyper, factors and skip, as of the last `bring_numbers`
     """
 
@@ -118,6 +119,7 @@ class StepNumbers:
     table: Array
     factors: Any
     skip: Any
+    by_batch: bool = False
     copies: Any = None
 
     @property

@@ -40,6 +40,8 @@ class Trainer:
     reduction            "mean" of the gradients of a batch, or their "sum"
     l2, l1               penalties (l2 / 2) |W|^2 and l1 |W| in the averaged cost, on weights only; under "sum" they are
                          multiplied by the batch's rows as the cost is
+    penalty              "example": each example has the penalties, as said. "batch": a batch has them once, so that its
+                         mean has them divided by the weight of its rows, as scikit-learn's alpha is
     clip_norm            largest norm of a model's gradient, before penalties
     schedule             name of a schedule, or a configured one: gpumlp.schedules.cosine(warmup=2)
     shuffle              True: each model has an order of its own in each epoch; "shared": one order for all; False: as
@@ -77,6 +79,7 @@ class Trainer:
         state: Mapping[str, Any] | None = None,
         on_divergence: str | None = None,
         steps_per_launch: int = 1,
+        penalty: str = "example",
     ) -> None:
         self.net = net
         self.rule = RULES.get(optimizer)
@@ -91,12 +94,14 @@ class Trainer:
             raise ConfigurationError(f"steps_per_launch={steps_per_launch!r}: expected a whole number of at least 1")
         self.steps_per_launch = int(steps_per_launch)
         _one_of("reduction", reduction, ("mean", "sum"))
+        _one_of("penalty", penalty, ("example", "batch"))
         _one_of("shuffle", shuffle, (True, False, "shared"))
         on_divergence = on_divergence or ("raise" if net.n_models == 1 else "stop")
         _one_of("on_divergence", on_divergence, ("raise", "stop"))
         if shuffle == "shared" and len(set(net.seeds)) > 1:
             raise ConfigurationError('shuffle="shared" needs one seed for all models; give one, or use shuffle=True')
-        self.reduction, self.shuffle, self.on_divergence = reduction, shuffle, on_divergence
+        self.reduction, self.penalty = reduction, penalty
+        self.shuffle, self.on_divergence = shuffle, on_divergence
         self.schedule = copy(get_schedule(schedule))  # one that looks at results belongs to one trainer
         self.hyper = HyperTable(
             self.rule,
@@ -119,6 +124,7 @@ class Trainer:
             "train_biases": train_biases,
             "momentum_on_biases": momentum_on_biases,
             "steps_per_launch": self.steps_per_launch,
+            "penalty": penalty,
         }
         self._initial_state = dict(state or {})
         unknown = set(self._initial_state) - set(self.rule.state)
@@ -126,7 +132,7 @@ class Trainer:
             raise ConfigurationError(
                 f"state holds {sorted(unknown)}, update rule {self.rule.name} keeps {list(self.rule.state)}"
             )
-        self.numbers = build_numbers(self.rule, self.hyper, net)
+        self.numbers = build_numbers(self.rule, self.hyper, net, self.penalty)
         self._backend, layout = net.backend, net.parameters.layout
         self.clock = net.backend.empty((3,), np.int64)
         self._states = net.backend.empty(
@@ -143,7 +149,7 @@ class Trainer:
             return
         clock = there.asarray(before.to_host(self.clock))
         states = there.asarray(before.to_host(self._states), what=f"the state of {self.rule.name}")
-        numbers = build_numbers(self.rule, self.hyper, self.net)
+        numbers = build_numbers(self.rule, self.hyper, self.net, self.penalty)
         self.clock, self._states, self.numbers, self._backend = clock, states, numbers, there
 
     def use(self, choice: Choice, pinned: bool = True) -> None:
@@ -531,12 +537,13 @@ class _Keeper(WeightKeeper):
                     self._backend.copy(src[part], out[part])
 
 
-def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network) -> StepNumbers:
+def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network, penalty: str) -> StepNumbers:
     """Return the table of a step's numbers for a rule."""
     names = finished_names(rule)
     shape = (len(names), *hyper.values["eta"].shape)
     skip = np.zeros(net.n_models, np.bool_)
-    return StepNumbers(rule, hyper.extras, hyper.values, names, net.backend.empty(shape), np.ones(1), skip)
+    table, by_batch = net.backend.empty(shape), penalty == "batch"
+    return StepNumbers(rule, hyper.extras, hyper.values, names, table, np.ones(1), skip, by_batch)
 
 
 def check_order(order: Any, epochs: int, n_rows: int) -> HostArray:

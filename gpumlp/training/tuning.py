@@ -217,7 +217,7 @@ class _StepTrial:
         source = replace(place.source, batch=self.batch_size)
         clock = backend.empty((3,), np.int64)
         backend.fill(clock, 0)
-        numbers = build_numbers(trainer.rule, trainer.hyper, place.net)
+        numbers = build_numbers(trainer.rule, trainer.hyper, place.net, trainer.penalty)
         self._steps = Steps(trainer, source, place.data.targets, clock, numbers)
         self.launch = min(trainer.steps_per_launch, source.n_steps)
         self.examples_per_step = source.n_rows / source.n_steps

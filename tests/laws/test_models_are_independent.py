@@ -72,8 +72,8 @@ def test_a_model_in_a_stack_learns_as_if_alone_with_every_activation(activation,
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("shuffle", [True, False, "shared"])
-@pytest.mark.parametrize("per_model", [False, True])
-def test_a_model_in_a_stack_learns_as_if_alone_with_all_there_is(reduction, shuffle, per_model, backend):
+@pytest.mark.parametrize(("per_model", "penalty"), [(False, "example"), (True, "example"), (True, "batch")])
+def test_a_model_in_a_stack_learns_as_if_alone_with_all_there_is(reduction, shuffle, per_model, penalty, backend):
     rng = np.random.default_rng(0)
     weights = rng.uniform(0, 2, (3, 23)) if per_model else rng.uniform(0, 2, 23)
     options = {
@@ -82,6 +82,7 @@ def test_a_model_in_a_stack_learns_as_if_alone_with_all_there_is(reduction, shuf
         "clip_norm": [0.5, 1e-3, 100.0],
         "l2": [0.1, 0.0, 0.2],
         "reduction": reduction,
+        "penalty": penalty,
         "shuffle": shuffle,
         "schedule": "exponential",
         "momentum_on_biases": True,

@@ -93,17 +93,19 @@ def test_three_epochs(sizes, hidden, output, cost, rule, reduction, batch_size, 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_rows_with_weights_of_their_own(batch_size, reduction, backend):
+@pytest.mark.parametrize(("penalty", "l2"), [("example", 0.0), ("batch", 0.7)])
+def test_rows_with_weights_of_their_own(penalty, l2, batch_size, reduction, backend):
     """A mean divides by the sum of the weights; a batch without weight moves nothing, so zeros leave rows out."""
     sizes, hidden, output, cost = (4, 6, 2), ("tanh",), "sigmoid", "quadratic"
     W, b, X, Y, order = draw(sizes, output, 3)
     weights = np.random.default_rng(4).integers(0, 4, (N_MODELS, N_ROWS)).astype(float)
     assert (weights == 0).any()
     net = network(W, b, backend, hidden, output, cost)
-    trainer = Trainer(net, "sgd", 0.1, batch_size, reduction=reduction)
+    trainer = Trainer(net, "sgd", 0.1, batch_size, reduction=reduction, l2=l2, penalty=penalty)
     trainer.fit(X, Y, len(order), order=order, sample_weight=weights)
-    settings = {"order": order, "batch_size": batch_size, "reduction": reduction}
-    compare(net, W, b, [*hidden, output], cost, X, Y, **settings, eta=[0.1] * N_MODELS, sample_weight=weights)
+    settings = {"order": order, "batch_size": batch_size, "reduction": reduction, "penalty": penalty}
+    rates = {"eta": [0.1] * N_MODELS, "l2": [l2] * N_MODELS}
+    compare(net, W, b, [*hidden, output], cost, X, Y, **settings, **rates, sample_weight=weights)
 
 
 def test_a_model_that_leaves_rows_out_by_weight_learns_as_if_they_were_not_there(backend):

@@ -34,6 +34,7 @@ LONG_ROW = 1024  # a row of more units, if it consists of vectors of 16 bytes, i
 MAX_BLOCKS = 2048  # of kernels that walk over their range: some waves on the largest devices
 MAX_CHUNKS = 1024  # parts of a model's sum, each a block's: enough for the largest devices
 VECTORS_OF_CHUNK = 4  # of 16 bytes, which a thread of gradient_norm adds at least, where there are that many
+TIMES_ROWS, BY_WEIGHT = 1, 2  # what becomes of penalties, as kernels/gather_batch.cu says
 ENOUGH_BLOCKS = 256  # some for each multiprocessor; where there are fewer, a block takes fewer rows
 
 
@@ -164,6 +165,7 @@ class CudaBackend:
             x_aligned=int(aligned),
             group=group,
             mean=int(source.mean),
+            penalties=_penalties(source, numbers),
             half_bits=half_bits(source.n_rows),
             copy_blocks=copy_blocks,
             n_rows=source.n_rows,
@@ -508,6 +510,13 @@ class CudaBackend:
             tally=tally.values,
             **arguments,
         )
+
+
+def _penalties(source: BatchSource, numbers: StepNumbers | None) -> int:
+    """Return what becomes of a step's penalties."""
+    if numbers is None or numbers.by_batch != source.mean:
+        return 0
+    return BY_WEIGHT if numbers.by_batch else TIMES_ROWS
 
 
 def rows_of_sums(n_chunks: int) -> int:

@@ -79,6 +79,14 @@ LONG = {
     "wide, nesterov": {"sizes": (4, 130, 3), "activation": "gelu", "optimizer": "nesterov", "l2": 0.01},
     "adam with dropout": {"activation": "silu", "dropout": 0.3, "optimizer": "adam", "n_models": 3},
     "adamw with clipping": {"activation": "sigmoid", "optimizer": "adamw", "clip_norm": 0.1, "schedule": "cosine"},
+    "penalties of whole batches": {
+        "optimizer": "adam",
+        "learning_rate": 0.002,
+        "l2": 0.5,
+        "penalty": "batch",
+        "weights": "own",
+        "n_models": 3,
+    },
     "adagrad with penalties": {"optimizer": "adagrad", "l1": 0.01, "l2": 0.02, "n_models": 2},
     "nadam on classes": {
         "sizes": (4, 7, 3),
