@@ -1,11 +1,11 @@
-"""The engine: a network and its trainer, into which a scikit-learn estimator's state is brought and from which it returns.
+"""The engine: a network and its trainer, into which an estimator's state is brought and from which it returns.
 
 scikit-learn keeps coefs_[l] as (in, out) and gpumlp W[l] as (out, in); all else has the same shapes on both sides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy as np
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
 from gpumlp.accel import formulas
+from gpumlp.accel.epochs import Epochs, copy_of
 from gpumlp.accel.settings import SETTINGS
-from gpumlp.backends.protocol import COST, STEP, WEIGHT
+from gpumlp.backends.protocol import STEP
 from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.network.network import Network
-from gpumlp.shapes import HostArray, is_on_device
-from gpumlp.training.trainer import Steps, Trainer, check_training_set
+from gpumlp.shapes import HostArray
+from gpumlp.training.trainer import Trainer, TrainingSet, check_training_set
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ class Plan:
 
 
 class Engine:
-    """Trains as scikit-learn does, epoch by epoch.
+    """Holds an estimator's state while it trains.
 
-    begin -> epoch, epoch, ... -> the state goes back by store_weights and store_moments
+    load -> begin -> an Epochs, which trains; the state goes back by store_weights and store_moments
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -94,83 +95,38 @@ class Engine:
         self.trainer = Trainer(
             self.network, plan.kind.rule(*plan.numbers), l2=plan.alpha, penalty="batch", shuffle=False
         )
+        self._kept: tuple[tuple[Any, ...], Epochs] | None = None
 
     # ---------------------------------------------------------------- data
 
-    def check(self, X: HostArray, y: HostArray, sample_weight: HostArray | None) -> None:
-        """Raise GpumlpError, saying why, if this is nothing that can be trained on."""
-        check_training_set(self.network, X, y, sample_weight)
+    def check(self, X: HostArray, y: HostArray, sample_weight: HostArray | None) -> TrainingSet:
+        """Return the arrays as they are trained on; raise GpumlpError, saying why, if they cannot be."""
+        return check_training_set(self.network, X, y, sample_weight)
 
-    def begin(self, X: HostArray, y: HostArray, sample_weight: HostArray | None, batch: int) -> None:
-        """Take the data of the epochs to come."""
-        backend, trainer = self.network.backend, self.trainer
-        data = check_training_set(self.network, X, y, sample_weight)
-        with backend.session():
-            self._source = data.source(trainer, batch, explicit=True)
-        self._steps = Steps(trainer, self._source, data.targets, trainer.clock, trainer.numbers)
-        # each step is waited for on a device only where rows have weights, by whose sum each batch's loss is divided
-        self._asks_each_step = sample_weight is not None or not is_on_device(self.network.parameters.theta)
+    def begin(self, data: TrainingSet, batch: int, again: bool) -> Epochs:
+        """Return what trains on these data.
 
-    def end(self) -> None:
-        """Let go of the data."""
-        del self._steps, self._source
+        again   whether more data of these shapes may come: they are copied into arrays that stay, so that the steps
+                need not be made anew
+        """
+        shapes = (data.X.shape, batch, data.weights is None)
+        if not again:
+            return Epochs(self.trainer, data, batch, self.plan.alpha, self._outputs_averaged)
+        if self._kept is not None and self._kept[0] == shapes:
+            self._kept[1].refill(data)
+        else:
+            epochs = Epochs(self.trainer, copy_of(data), batch, self.plan.alpha, self._outputs_averaged)
+            self._kept = (shapes, epochs)
+        return self._kept[1]
 
-    # ---------------------------------------------------------------- an epoch
+    @property
+    def _outputs_averaged(self) -> int:
+        """Over how many outputs the loss is a mean: squared errors are averaged over them, the others summed."""
+        return self.plan.sizes[-1] if self.plan.loss == "squared_error" else 1
 
-    def epoch(self, order: HostArray, learning_rate: float) -> float:
-        """Train on all rows in this order, and return the loss as scikit-learn sums it up."""
-        backend, trainer = self.network.backend, self.trainer
-        trainer.hyper.values["eta"][:] = learning_rate
-        self._steps.begin_epoch()
-        backend.copy(backend.asarray(order[None]), self._source.rows)
-        with backend.session():
-            total = self._ask_each_step() if self._asks_each_step else self._ask_at_both_ends()
-            backend.synchronize()
-        self._steps.end_epoch(trainer.epoch_count + 1)
-        return total / self._source.n_rows
-
-    def _ask_each_step(self) -> float:
-        """Perform the steps of an epoch; return the sum over its batches of rows times loss."""
-        total, seen = 0.0, np.zeros(2)
-        for rows in self._batches():
-            penalty = self._penalty()
-            self._steps.step()
-            now = self._tally()
-            cost, weight = now - seen
-            total += rows * (self._mean_over_outputs(cost) + penalty) / weight
-            seen = now
-        return total
-
-    def _ask_at_both_ends(self) -> float:
-        """Do the same with a penalty that is the mean of those before and after the epoch."""
-        before = self._penalty()
-        for _ in self._batches():
-            self._steps.step()
-        penalty = (before + self._penalty()) / 2
-        return self._mean_over_outputs(self._tally()[0]) + penalty * self._source.n_steps
-
-    def _batches(self) -> Iterator[int]:
-        """Yield the rows of each batch."""
-        n_rows, batch = self._source.n_rows, self._source.batch
-        for start in range(0, n_rows, batch):
-            yield min(batch, n_rows - start)
-
-    def _tally(self) -> HostArray:
-        """Return the cost and the weight of this epoch's rows so far."""
-        values = self.network.backend.to_host(self._steps.tally.values)
-        return np.array([values[COST, 0], values[WEIGHT, 0]])
-
-    def _penalty(self) -> float:
-        """Return (alpha / 2) |W|^2."""
-        if not self.plan.alpha:
-            return 0.0
-        p = self.network.parameters
-        weights = self.network.backend.to_host(p.theta[0, : p.layout.n_weights])
-        return 0.5 * self.plan.alpha * float(np.dot(weights, weights))
-
-    def _mean_over_outputs(self, cost: float) -> float:
-        """Return what the loss makes of the outputs: squared errors are averaged over them, the others summed."""
-        return float(cost) / (self.plan.sizes[-1] if self.plan.loss == "squared_error" else 1)
+    def forget(self) -> None:
+        """Let go of the data that stayed, and of the steps that were made for them."""
+        self._kept = None
 
     # ---------------------------------------------------------------- state
 
@@ -182,8 +138,10 @@ class Engine:
         for buffer, name in zip(self.trainer.state.values(), self.plan.kind.moments, strict=True):
             for moment, out in zip(getattr(optimizer, name), p.views(buffer), strict=True):
                 backend.copy(backend.asarray(moment.T[None], backend.dtype), out)
-        backend.fill(self.trainer.clock, 0)
-        backend.fill(self.trainer.clock[STEP : STEP + 1], getattr(optimizer, "t", 0))
+        t = getattr(optimizer, "t", None)
+        if t is not None and t != self.trainer.step_count:
+            self.forget()  # steps may have computed ahead
+            backend.fill(self.trainer.clock[STEP : STEP + 1], t)
 
     def store_weights(self, coefs: list[HostArray], intercepts: list[HostArray]) -> None:
         """Overwrite scikit-learn's arrays with the present weights and biases."""

@@ -1,4 +1,4 @@
-"""The accelerated classes: scikit-learn's own, which fit by sgd and adam on gpumlp and note every call in the ledger."""
+"""The accelerated classes: scikit-learn's own, fitted by sgd and adam on gpumlp, and noting every call."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def accelerate(original: Any, subclassed: Callable[[type], None]) -> Any:
 
     subclassed   called with each further subclass that a program makes
     """
+    signature = inspect.signature(original._fit_stochastic)  # which differs between versions
 
     class Accelerated(original):  # type: ignore[misc]
         def _fit_stochastic(self, *args: Any, **kwargs: Any) -> None:
-            own = super()._fit_stochastic
-            given = inspect.signature(own).bind(*args, **kwargs).arguments
+            given = signature.bind(self, *args, **kwargs).arguments
             X, incremental = given["X"], given["incremental"]
             with LEDGER.call(_method(self, "partial_fit" if incremental else "fit"), X.shape[0]) as call:
                 data = (given.get("sample_weight"), given["layer_units"], incremental)
@@ -40,7 +40,7 @@ def accelerate(original: Any, subclassed: Callable[[type], None]) -> Any:
                     except GpumlpError as error:
                         call.why = str(error)
                 if fitting is None:
-                    own(*args, **kwargs)
+                    super()._fit_stochastic(*args, **kwargs)
                 else:
                     call.where = fitting.engine.network.backend.name
                     fitting.run()
@@ -59,7 +59,8 @@ def accelerate(original: Any, subclassed: Callable[[type], None]) -> Any:
             standing = getattr(sys.modules[type(self).__module__], type(self).__qualname__, None)
             if type(self) is not Accelerated or standing is Accelerated:
                 return found
-            return copyreg.__newobj__, (standing,), self.__getstate__()  # acceleration has been ended since
+            # acceleration has been ended since
+            return copyreg.__newobj__, (standing,), self.__getstate__()  # type: ignore[attr-defined]
 
     for name in ("predict", "predict_proba"):
         if hasattr(original, name):
@@ -84,4 +85,3 @@ def _noted(method: Any) -> Any:
             return method(self, X)
 
     return noted
-

@@ -15,10 +15,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
+from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptron
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 from sklearn.utils import shuffle
 
@@ -38,18 +38,18 @@ REPLACED = (
     "_predict",
     "_forward_pass_fast",
 )
+# how many of X, y and sample_weight a check of the validation set takes: weights since 1.7
+VALIDATED = len(inspect.signature(BaseMultilayerPerceptron._update_no_improvement_count).parameters) - 2
 _engines: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()  # of estimators that are fitted again and again
 
 
-def why_not(
-    estimator: Any, accelerated: type, X: Any, sample_weight: Any, sizes: list[int], incremental: bool
-) -> str:
+def why_not(estimator: Any, accelerated: type, X: Any, sample_weight: Any, sizes: list[int], incremental: bool) -> str:
     """Return why this call cannot be served here, "" if it can; nothing is changed."""
     for name in REPLACED:
         if name in vars(estimator) or getattr(type(estimator), name, None) is not getattr(accelerated, name, None):
             return f"{type(estimator).__name__} has a {name} of its own"
-    if issparse(X):
-        return "X is sparse"
+    if not isinstance(X, np.ndarray):
+        return f"X is a {type(X).__name__}"  # sparse
     if incremental and type(getattr(estimator, "_optimizer", None)) not in (type(None), *KINDS):
         return f"its optimizer is a {type(estimator._optimizer).__name__}"
     if any(array.dtype != X.dtype for array in (*estimator.coefs_, *estimator.intercepts_)):
@@ -96,12 +96,13 @@ class Fitting:
     ) -> None:
         self.estimator, self.incremental = estimator, incremental
         self.X, self.y, self.sample_weight = X, y.astype(X.dtype, copy=False), sample_weight
-        self.takes = len(inspect.signature(estimator._update_no_improvement_count).parameters)  # weights since 1.7
         self.optimizer = self._optimizer()
         plan = plan_of(estimator, self.optimizer, sizes, X.dtype)
         engine = _engines.get(estimator) if _is_kept(estimator) else None
         self.engine = engine if engine is not None and engine.plan == plan else Engine(plan)
-        self.engine.check(X, self.y, sample_weight)
+        self.n_rows = len(X)
+        self.validation: tuple[Any, ...] = (None, None, None)  # X, y, sample_weight
+        self.data = self.engine.check(self.X, self.y, sample_weight)
 
     def _optimizer(self) -> Any:
         """Return the optimizer that scikit-learn would go on with, or begin with."""
@@ -124,18 +125,18 @@ class Fitting:
         """Train, and leave the estimator as scikit-learn would have."""
         est, engine = self.estimator, self.engine
         est._optimizer = self.optimizer
-        self._split()
-        self.n_rows = len(self.X)
-        engine.begin(self.X, self.y, self.sample_weight, self._batch())
+        if est.early_stopping:
+            self._split()
         engine.load(est.coefs_, est.intercepts_, self.optimizer)
+        self.epochs = engine.begin(self.data, self._batch(), again=self.incremental)
         try:
             self._epochs()
         except KeyboardInterrupt:
+            engine.forget()
             _warn("Training interrupted by user.")
         finally:
             engine.store_weights(est.coefs_, est.intercepts_)
             engine.store_moments(self.optimizer)
-            engine.end()
         if est.early_stopping:
             est.coefs_, est.intercepts_ = est._best_coefs, est._best_intercepts
         if (self.incremental or est.warm_start) and _is_kept(est):
@@ -144,9 +145,6 @@ class Fitting:
     def _split(self) -> None:
         """Set the rows for validation aside."""
         est = self.estimator
-        self.validation: tuple[Any, ...] = (None, None, None)  # X, y, sample_weight
-        if not est.early_stopping:
-            return
         given = [a for a in (self.X, self.y, self.sample_weight) if a is not None]
         parts = train_test_split(
             *given,
@@ -154,10 +152,12 @@ class Fitting:
             test_size=est.validation_fraction,
             stratify=self.y if is_classifier(est) and est.n_outputs_ == 1 else None,
         )
-        train, held = parts[::2], parts[1::2]
-        self.X, self.y, self.sample_weight = (*train, None)[:3]
-        y = est._label_binarizer.inverse_transform(held[1]) if is_classifier(est) else held[1]
-        self.validation = (held[0], y, held[2] if len(held) > 2 else None)
+        X, y, sample_weight = (*parts[::2], None)[:3]
+        held_X, held_y, held_weight = (*parts[1::2], None)[:3]
+        self.data, self.n_rows = self.engine.check(X, y, sample_weight), len(X)
+        if is_classifier(est):
+            held_y = est._label_binarizer.inverse_transform(held_y)
+        self.validation = (held_X, held_y, held_weight)
 
     def _batch(self) -> int:
         size = self.estimator.batch_size
@@ -172,7 +172,7 @@ class Fitting:
         for _ in range(est.max_iter):
             if est.shuffle:
                 order = shuffle(order, random_state=est._random_state)  # an order of the last order
-            est.loss_ = self.engine.epoch(order, getattr(self.optimizer, self.engine.plan.kind.rate))
+            est.loss_ = self.epochs.run(order, getattr(self.optimizer, self.engine.plan.kind.rate))
             self._count()
             if self._should_stop() or self.incremental:
                 return
@@ -192,7 +192,7 @@ class Fitting:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
         if est.early_stopping:
             self.engine.store_weights(est.coefs_, est.intercepts_)
-        est._update_no_improvement_count(est.early_stopping, *self.validation[: self.takes - 1])
+        est._update_no_improvement_count(est.early_stopping, *self.validation[:VALIDATED])
 
     def _should_stop(self) -> bool:
         """Let the optimizer change its rate, or end the training."""

@@ -30,7 +30,7 @@ HEAVY = {
     "nvmath": {"backends/cuda"},
     "cuda": {"backends/cuda"},
     "numba": {"backends"},
-    "scipy": {"bench/compare.py", "accel/stochastic.py"},
+    "scipy": {"bench/compare.py"},
     "torch": {"doctor/comparison.py"},
     "jax": {"doctor/comparison.py"},
 }
