@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import builtins
+import io
 import os
+import pkgutil
 import runpy
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from gpumlp.accel.installation import install
@@ -66,9 +70,22 @@ def _fail(message: str) -> int:
 
 
 def _script(path: str) -> Callable[[], Any]:
-    if not getattr(sys.flags, "safe_path", False) and os.path.isfile(path):  # runpy sets it for folders and archives
+    if pkgutil.get_importer(path) is not None or path.endswith(".pyc"):
+        return lambda: runpy.run_path(path, run_name="__main__")  # a folder, an archive, compiled code
+    if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(path))
-    return lambda: runpy.run_path(path, run_name="__main__")
+    return lambda: _run_file(os.path.abspath(path))
+
+
+def _run_file(path: str) -> None:
+    """Run a file as the module __main__, which stays so until the process ends."""
+    module = ModuleType("__main__")
+    vars(module).update(
+        __file__=path, __builtins__=builtins, __loader__=SourceFileLoader("__main__", path), __cached__=None
+    )
+    sys.modules["__main__"] = module
+    with io.open_code(path) as file:
+        exec(compile(file.read(), path, "exec"), vars(module))
 
 
 def _module(name: str) -> Callable[[], Any]:
@@ -80,7 +97,8 @@ def _run(program: Callable[[], Any]) -> int:
     try:
         program()
     except Exception as error:
-        sys.excepthook(type(error), error, _own_lines(error.__traceback__))
+        error.__traceback__ = _own_lines(error.__traceback__)
+        sys.excepthook(type(error), error, error.__traceback__)
         return FAILED
     return 0
 

@@ -50,7 +50,10 @@ def _counted(n: int, what: str) -> str:
 def _elsewhere(total: Total) -> str:
     """Return in how many other processes these calls ran, if in any."""
     others = len(total.processes - {os.getpid()})
-    return f" (in {_counted(others, 'worker process')[:-1]}es)" if others > 1 else " (in a worker process)" * others
+    if not others:
+        return ""
+    also = "also " if os.getpid() in total.processes else ""
+    return f" ({also}in {others} worker process{'' if others == 1 else 'es'})"
 
 
 def as_json() -> dict[str, Any]:
