@@ -27,25 +27,32 @@ WRONG_INPUT, FAILED = 2, 1
 
 def main(arguments: Sequence[str]) -> int:
     """Run the program that the arguments name, report when the process ends, and return its exit status."""
-    options = _parser().parse_args(arguments)
-    if options.module is None and not options.script:
-        _parser().error("name a script, or a module behind -m")
-    program = options.module or options.script
+    own, module, program = _split(list(arguments))
+    options = _parser().parse_args(own)
     if not program:
-        _parser().error("-m needs the name of a module")
+        _parser().error("-m needs the name of a module" if module else "name a script, or a module behind -m")
     try:
         install(options.backend, options.device)
     except GpumlpError as error:
         return _fail(str(error))
     if options.report is not None and not options.report.absolute().parent.is_dir():
         return _fail(f"--report {options.report}: there is no folder {options.report.absolute().parent}; make it first")
-    if options.module is None and not os.path.exists(program[0]):
+    if not module and not os.path.exists(program[0]):
         return _fail(f"there is no file {program[0]}; name a script, or a module behind -m")
     report = None if options.report is None else options.report.absolute()  # the program may go to another folder
     atexit.register(LEDGER.close)
     atexit.register(tell, report)
-    sys.argv = list(program)
-    return _run(_script(program[0]) if options.module is None else _module(program[0]))
+    sys.argv = program
+    return _run(_module(program[0]) if module else _script(program[0]))
+
+
+def _split(arguments: list[str]) -> tuple[list[str], bool, list[str]]:
+    """Return the options before the program, whether it is a module, and the program with its own arguments."""
+    at = 0
+    while at < len(arguments) and arguments[at].startswith("-") and arguments[at] != "-m":
+        at += 1 if "=" in arguments[at] or arguments[at] in ("-h", "--help") else 2
+    module = arguments[at : at + 1] == ["-m"]
+    return arguments[:at], module, arguments[at + module :]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,8 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", choices=("auto", *BACKENDS), help="what computes; else GPUMLP_BACKEND, or auto")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--report", type=Path, metavar="FILE", help="the report as JSON, too")
-    parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module instead of a script")
-    parser.add_argument("script", nargs=argparse.REMAINDER, help="the script and its arguments")
     return parser
 
 

@@ -158,8 +158,8 @@ class Engine:
         if isinstance(optimizer, AdamOptimizer):
             t = optimizer.t = self.trainer.step_count
             if t:
-                corrected = np.sqrt(1 - optimizer.beta_2**t) / (1 - optimizer.beta_1**t)
-                optimizer.learning_rate = optimizer.learning_rate_init * corrected
+                eta, beta_1, beta_2 = optimizer.learning_rate_init, optimizer.beta_1, optimizer.beta_2
+                optimizer.learning_rate = eta * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
 
 
 def plan_of(estimator: Any, optimizer: Any, sizes: list[int], dtype: Any) -> Plan:

@@ -11,7 +11,7 @@ from typing import Any
 
 from gpumlp.accel.ledger import LEDGER
 from gpumlp.accel.stochastic import Fitting, why_not
-from gpumlp.errors import BackendUnavailable, GpumlpError
+from gpumlp.errors import BackendUnavailable, GpumlpError, UnknownName
 
 FORWARD = "its pass forward is left as it is"
 LBFGS = 'solver="lbfgs" is left as it is'
@@ -35,7 +35,7 @@ def accelerate(original: Any, subclassed: Callable[[type], None]) -> Any:
                 if not call.why:
                     try:
                         fitting = Fitting(self, X, given["y"], *data)
-                    except BackendUnavailable:
+                    except (BackendUnavailable, UnknownName):
                         raise
                     except GpumlpError as error:
                         call.why = str(error)
@@ -60,7 +60,7 @@ def accelerate(original: Any, subclassed: Callable[[type], None]) -> Any:
             if type(self) is not Accelerated or standing is Accelerated:
                 return found
             # acceleration has been ended since
-            return copyreg.__newobj__, (standing,), self.__getstate__()  # type: ignore[attr-defined]
+            return copyreg._reconstructor, (standing, object, None), self.__getstate__()  # type: ignore[attr-defined]
 
     for name in ("predict", "predict_proba"):
         if hasattr(original, name):
