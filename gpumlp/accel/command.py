@@ -23,6 +23,7 @@ from gpumlp.backends.select import BACKENDS
 from gpumlp.errors import GpumlpError
 
 WRONG_INPUT, FAILED = 2, 1
+BUILTINS = {"__builtins__": builtins}  # in __main__ the module, elsewhere its dictionary
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,7 +77,7 @@ def _fail(message: str) -> int:
 
 def _script(path: str) -> Callable[[], Any]:
     if pkgutil.get_importer(path) is not None or path.endswith(".pyc"):
-        return lambda: runpy.run_path(path, run_name="__main__")  # a folder, an archive, compiled code
+        return lambda: runpy.run_path(path, BUILTINS, "__main__")  # a folder, an archive, compiled code
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(path))
     return lambda: _run_file(os.path.abspath(path))
@@ -85,16 +86,14 @@ def _script(path: str) -> Callable[[], Any]:
 def _run_file(path: str) -> None:
     """Run a file as the module __main__, which stays so until the process ends."""
     module = ModuleType("__main__")
-    vars(module).update(
-        __file__=path, __builtins__=builtins, __loader__=SourceFileLoader("__main__", path), __cached__=None
-    )
+    vars(module).update(BUILTINS, __file__=path, __loader__=SourceFileLoader("__main__", path), __cached__=None)
     sys.modules["__main__"] = module
     with io.open_code(path) as file:
         exec(compile(file.read(), path, "exec"), vars(module))
 
 
 def _module(name: str) -> Callable[[], Any]:
-    return lambda: runpy.run_module(name, run_name="__main__", alter_sys=True)
+    return lambda: runpy.run_module(name, BUILTINS, "__main__", alter_sys=True)
 
 
 def _run(program: Callable[[], Any]) -> int:
