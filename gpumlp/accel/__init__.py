@@ -4,6 +4,9 @@
     python -m gpumlp.accel -m module
     %load_ext gpumlp.accel
 
+Estimators that joblib or multiprocessing carry into worker processes are accelerated and counted there, too. What was
+imported by name before stays scikit-learn's own, as does what runs in processes that are started in other ways.
+
 Nothing else in gpumlp imports this; importing it changes nothing by itself.
 """
 

@@ -17,7 +17,6 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from gpumlp.accel.installation import install
-from gpumlp.accel.ledger import LEDGER
 from gpumlp.accel.report import tell
 from gpumlp.backends.select import BACKENDS
 from gpumlp.errors import GpumlpError
@@ -32,16 +31,15 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(own)
     if not program:
         _parser().error("-m needs the name of a module" if module else "name a script, or a module behind -m")
-    try:
-        install(options.backend, options.device)
-    except GpumlpError as error:
-        return _fail(str(error))
     if options.report is not None and not options.report.absolute().parent.is_dir():
         return _fail(f"--report {options.report}: there is no folder {options.report.absolute().parent}; make it first")
     if not module and not os.path.exists(program[0]):
         return _fail(f"there is no file {program[0]}; name a script, or a module behind -m")
+    try:
+        install(options.backend, options.device)
+    except GpumlpError as error:
+        return _fail(str(error))
     report = None if options.report is None else options.report.absolute()  # the program may go to another folder
-    atexit.register(LEDGER.close)
     atexit.register(tell, report)
     sys.argv = program
     return _run(_module(program[0]) if module else _script(program[0]))

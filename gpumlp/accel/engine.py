@@ -16,6 +16,7 @@ from gpumlp.accel import formulas
 from gpumlp.accel.epochs import Epochs, copy_of
 from gpumlp.accel.settings import SETTINGS
 from gpumlp.backends.protocol import STEP
+from gpumlp.backends.select import asked_for
 from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.network.network import Network
@@ -62,7 +63,7 @@ class Plan:
     optimizer: type
     numbers: tuple[float, ...]
     alpha: float
-    backend: str | None
+    backend: str
     device: str | None
 
     @property
@@ -174,6 +175,6 @@ def plan_of(estimator: Any, optimizer: Any, sizes: list[int], dtype: Any) -> Pla
         type(optimizer),
         tuple(getattr(optimizer, name) for name in kind.numbers),
         float(estimator.alpha),
-        SETTINGS.backend,
+        asked_for(SETTINGS.backend),
         SETTINGS.device,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from gpumlp.backends.protocol import COST, WEIGHT
-from gpumlp.shapes import HostArray, is_on_device
+from gpumlp.shapes import HostArray
 from gpumlp.training.trainer import Steps, Trainer, TrainingSet
 
 
@@ -24,8 +25,7 @@ class Epochs:
         with self.backend.session():
             self.source = data.source(trainer, batch, explicit=True)
         self.steps = Steps(trainer, self.source, data.targets, trainer.clock, trainer.numbers)
-        # each step is waited for on a device only where rows have weights, by whose sum each batch's loss is divided
-        self.asks_each_step = data.weights is not None or not is_on_device(trainer.net.parameters.theta)
+        self.weighted = data.weights is not None  # then each batch's loss is divided by the sum of its own
 
     def refill(self, data: TrainingSet) -> None:
         """Train on other data of the same shapes from now on; the arrays that were given first are overwritten."""
@@ -40,7 +40,7 @@ class Epochs:
         self.steps.begin_epoch()
         self.backend.copy(self.backend.asarray(order[None]), self.source.rows)
         with self.backend.session():
-            total = self._ask_each_step() if self.asks_each_step else self._ask_at_both_ends()
+            total = self._ask_each_step() if self.weighted else self._ask_at_the_end()
             self.backend.synchronize()
         self.steps.end_epoch(self.trainer.epoch_count + 1)
         return total / self.source.n_rows
@@ -53,17 +53,17 @@ class Epochs:
             self.steps.step()
             now = self._tally()
             cost, weight = now - seen
-            total += rows * (cost / self.averaged + penalty) / weight
+            total += rows * (cost / self.averaged + float(penalty)) / weight
             seen = now
         return float(total)
 
-    def _ask_at_both_ends(self) -> float:
-        """Do the same with a penalty that is the mean of those before and after the epoch."""
-        before = self._penalty()
+    def _ask_at_the_end(self) -> float:
+        """Do the same for rows of equal weight, waiting for nothing."""
+        penalty = 0.0
         for _ in self._batches():
+            penalty = penalty + self._penalty()
             self.steps.step()
-        penalty = (before + self._penalty()) / 2
-        return float(self._tally()[0] / self.averaged + penalty * self.source.n_steps)
+        return float(self._tally()[0] / self.averaged + float(penalty))
 
     def _batches(self) -> Iterator[int]:
         """Yield the rows of each batch."""
@@ -76,13 +76,14 @@ class Epochs:
         values = self.backend.to_host(self.steps.tally.values)
         return np.array([values[COST, 0], values[WEIGHT, 0]])
 
-    def _penalty(self) -> float:
-        """Return (alpha / 2) |W|^2."""
+    def _penalty(self) -> Any:
+        """Return (alpha / 2) |W|^2, on a device where the weights are there."""
         if not self.alpha:
             return 0.0
         p = self.trainer.net.parameters
-        weights = self.backend.to_host(p.theta[0, : p.layout.n_weights])
-        return 0.5 * self.alpha * float(np.dot(weights, weights))
+        weights = p.theta[0, : p.layout.n_weights]
+        square = np.dot(weights, weights) if isinstance(weights, np.ndarray) else (weights * weights).sum()
+        return 0.5 * self.alpha * square
 
 
 def copy_of(data: TrainingSet) -> TrainingSet:

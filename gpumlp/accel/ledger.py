@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -71,6 +72,8 @@ class Ledger:
     def open(self) -> None:
         """Begin a new count, of which this process is the owner."""
         self.close()
+        atexit.unregister(self.close)
+        atexit.register(self.close)
         self.owner, self.folder, self.totals = os.getpid(), Path(tempfile.mkdtemp(prefix="gpumlp-accel-")), {}
 
     def join(self, owner: int, folder: Path) -> None:

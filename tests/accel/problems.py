@@ -46,12 +46,12 @@ def weights(estimator):
     return np.concatenate([array.ravel() for array in estimator.coefs_ + estimator.intercepts_])
 
 
-def expect_equal(own, accelerated, rtol=1e-9, loss_rtol=None):
+def expect_equal(own, accelerated, rtol=1e-9):
     """Assert that two fitted estimators are the same but for rounding."""
     for values in (weights, moments):
         largest = np.abs(values(own)).max()
         np.testing.assert_allclose(values(accelerated), values(own), rtol=0, atol=rtol * largest)
-    np.testing.assert_allclose(accelerated.loss_curve_, own.loss_curve_, rtol=loss_rtol or rtol)
+    np.testing.assert_allclose(accelerated.loss_curve_, own.loss_curve_, rtol=rtol)
     for name in ("n_iter_", "t_", "_no_improvement_count", "n_layers_", "n_outputs_", "out_activation_"):
         assert getattr(accelerated, name) == getattr(own, name), name
     assert accelerated._optimizer.learning_rate == own._optimizer.learning_rate

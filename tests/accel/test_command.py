@@ -93,6 +93,14 @@ def test_the_report_says_what_ran_where_and_why(run_program, write, tmp_path):
     assert found["MLPRegressor.fit"]["where"] == "scikit-learn"
 
 
+def test_nothing_is_left_behind(run_program, write, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    write("program.py", "import sys\nsys.exit(3)")
+    for arguments in (("program.py",), ("missing.py",), ("--backend", "cuda", "--device", "cpu", "program.py")):
+        run_program(*ACCEL, *arguments, TMPDIR=str(tmp_path / "scratch"))
+    assert list((tmp_path / "scratch").glob("gpumlp-accel-*")) == []
+
+
 def test_a_report_is_given_of_a_program_that_fails(run_program, write):
     script = write("fails.py", FIT + "MLPClassifier(max_iter=2).fit(X, y)\nraise OSError")
     done = run_program(*ACCEL, script)

@@ -13,6 +13,7 @@ from sklearn.utils import shuffle
 from gpumlp.accel.ledger import LEDGER
 from gpumlp.accel.settings import SETTINGS
 from gpumlp.accel.stochastic import shuffled
+from gpumlp.backends.select import why_unavailable
 
 SOLVERS = [
     {"solver": "adam", "beta_1": 0.8, "epsilon": 1e-3},
@@ -47,8 +48,7 @@ def test_a_fit_ends_where_scikit_learns_ends(on, target, solver, sample_weight, 
     estimators = both(target, early_stopping=early_stopping, tol=1e-2, **solver)
     for estimator in estimators:
         estimator.fit(X, TARGETS[target], sample_weight)
-    loss_rtol = 1e-3 if on == "cuda" and sample_weight is None else None  # of which a part is a mean over the epoch
-    expect_equal(*estimators, loss_rtol=loss_rtol)
+    expect_equal(*estimators)
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
@@ -60,7 +60,7 @@ def test_a_fit_stops_before_its_time_when_scikit_learns_does(on, solver, early_s
     for estimator in estimators:
         estimator.fit(X, TARGETS["two classes"])
     assert estimators[0].n_iter_ < 60
-    expect_equal(*estimators, loss_rtol=1e-3 if on == "cuda" else None)
+    expect_equal(*estimators)
 
 
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
@@ -76,7 +76,7 @@ def test_batches_are_scikit_learns(on, parameters):
     estimators = both("numbers", **parameters)
     for estimator in estimators:
         estimator.fit(X, TARGETS["numbers"])
-    expect_equal(*estimators, loss_rtol=1e-3 if on == "cuda" else None)
+    expect_equal(*estimators)
 
 
 def test_float32_stays_float32(on):
@@ -110,7 +110,7 @@ def test_pieces_are_fitted_as_by_scikit_learn(on, target, solver):
             estimator.partial_fit(X[rows], y[rows], **more)
         estimator.partial_fit(X, y, WEIGHTS)
         estimator.partial_fit(X, y, WEIGHTS[::-1].copy())
-    expect_equal(*estimators, loss_rtol=1e-3 if on == "cuda" else None)
+    expect_equal(*estimators)
 
 
 def test_what_a_program_changes_between_two_pieces_acts(on):
@@ -123,7 +123,18 @@ def test_what_a_program_changes_between_two_pieces_acts(on):
         estimator.partial_fit(X, TARGETS["numbers"])
         estimator.set_params(alpha=0.3)
         estimator.partial_fit(X, TARGETS["numbers"])
-    expect_equal(*estimators, loss_rtol=1e-2 if on == "cuda" else None)
+    expect_equal(*estimators)
+
+
+def test_the_backend_may_change_between_two_pieces(accelerated, monkeypatch):
+    estimators = both("numbers")
+    for name in ("numpy", "numba" if not why_unavailable("numba") else "numpy"):
+        monkeypatch.setattr(SETTINGS, "backend", None)
+        monkeypatch.setenv("GPUMLP_BACKEND", name)
+        for estimator in estimators:
+            estimator.partial_fit(X, TARGETS["numbers"])
+        assert name in {entry.where for entry in LEDGER.gathered()}
+    expect_equal(*estimators)
 
 
 def test_a_step_count_that_is_set_back_acts(on):
@@ -134,7 +145,7 @@ def test_a_step_count_that_is_set_back_acts(on):
         estimator._optimizer.t = 6  # as after the first piece
         estimator._optimizer.learning_rate_init = 0.3
         estimator.partial_fit(X, TARGETS["numbers"])
-    expect_equal(*estimators, loss_rtol=1e-2 if on == "cuda" else None)
+    expect_equal(*estimators)
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
@@ -144,7 +155,7 @@ def test_a_warm_start_goes_on(on, solver):
     for estimator in estimators:
         for _ in range(3):
             estimator.fit(X, TARGETS["classes"])
-    expect_equal(*estimators, loss_rtol=1e-3 if on == "cuda" else None)
+    expect_equal(*estimators)
     assert estimators[1].random_state.randint(1000) == estimators[0].random_state.randint(1000)
 
 
