@@ -114,7 +114,7 @@ def test_a_report_is_given_of_a_program_that_fails(run_program, write):
         ((), "name a script, or a module"),
         (("-m",), "-m needs the name of a module"),
         (("--backend", "abacus", "x.py"), "invalid choice: 'abacus'"),
-        (("--device", "gpu", "x.py"), "device 'gpu' is not known"),
+        (("--device", "gpu", "-m", "this"), "device 'gpu' is not known"),
         (("missing.py",), "there is no file missing.py"),
         (("--report", "no/where.json", "missing.py"), "there is no folder"),
     ],
