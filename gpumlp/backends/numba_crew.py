@@ -23,7 +23,7 @@ from gpumlp.backends.numba_machine import MAILBOX
 from gpumlp.backends.numba_source import loop
 
 CELLS = MAILBOX // 8  # of a mailbox
-TICKET, DONE = 0, 1  # cells of a mailbox that Python looks at
+OFFERS, DONE = 0, 1  # cells of a mailbox that Python looks at
 Native = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # a call through it lets go of Python's lock
 
 
@@ -61,14 +61,27 @@ class _Crew:
 
     def awake(self, n: int) -> None:
         """Let n helpers wait for programs."""
-        for helper in range(self._n_awake, n):
-            if helper == len(self._wanted):
-                self._hire(helper)
-            mailbox = self.mailboxes[helper]
-            while mailbox[DONE] != mailbox[TICKET]:  # it has not read yet that it may go home
-                sleep(0)
-            self._wanted[helper].put(None)
-            self._n_awake = helper + 1
+        if n > self._n_awake:
+            kept = self._recall(self._n_awake, n)
+            for helper in range(self._n_awake, n):
+                if helper == len(self._wanted):
+                    self._hire(helper)
+                if not kept[helper]:
+                    self._send_for(helper)
+                self._n_awake = helper + 1
+
+    def _recall(self, first: int, last: int) -> Any:
+        """Keep helpers that have not read yet that they may go home; return which they are."""
+        kept = np.zeros(last, np.int64)
+        cells = np.array([self.address, first, last, kept.ctypes.data, last], np.int64)
+        machine("recall")(cells.ctypes.data)
+        return kept
+
+    def _send_for(self, helper: int) -> None:
+        mailbox = self.mailboxes[helper]
+        while mailbox[DONE] != mailbox[OFFERS]:  # it is on its way home
+            sleep(0)
+        self._wanted[helper].put(None)
 
     def go_home(self) -> None:
         """Let no helper wait any more."""

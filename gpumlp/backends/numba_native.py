@@ -91,6 +91,16 @@ def _add_shared(typingctx: Any, address: Any, value: Any) -> Any:
     return types.int64(types.int64, types.int64), build
 
 
+def _swap_shared(typingctx: Any, address: Any, expected: Any, value: Any) -> Any:
+    """Write a cell that several threads write to if it holds what is expected; return what it held."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], WORD.as_pointer())
+        return builder.extract_value(builder.cmpxchg(place, arguments[1], arguments[2], "seq_cst"), 0)
+
+    return types.int64(types.int64, types.int64, types.int64), build
+
+
 def _relax(typingctx: Any) -> Any:
     """Tell the processor that this thread waits in a loop."""
 
@@ -105,5 +115,5 @@ def _relax(typingctx: Any) -> Any:
 
 
 pointer, call_at, gemm_at, idle_at = (intrinsic(f) for f in (_pointer, _call_at, _gemm_at, _idle_at))
-load_shared, store_shared, add_shared = (intrinsic(f) for f in (_load_shared, _store_shared, _add_shared))
-relax = intrinsic(_relax)
+load_shared, store_shared = intrinsic(_load_shared), intrinsic(_store_shared)
+add_shared, swap_shared, relax = (intrinsic(f) for f in (_add_shared, _swap_shared, _relax))

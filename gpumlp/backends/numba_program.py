@@ -16,6 +16,7 @@ import numpy as np
 
 from gpumlp.backends import numba_crew
 from gpumlp.backends.numba_crew import Native, idlers, machine
+from gpumlp.backends.numba_machine import FINISHED, LINE
 from gpumlp.backends.numba_source import Loop
 
 # nanoseconds of work for which a thread more pays: in a program, where it has to be woken, and in one of its stages
@@ -164,10 +165,10 @@ class Program:
         self._rooms = [Room() for _ in range(self.n_threads)]
         segments = self._segments(stages, repeated)
         self._kept = [call for segment in segments for part in segment for call in part]
-        arrivals = np.zeros(16, np.int64)
-        self._tables = arrivals, *tables(segments, self.n_threads)
-        addresses = (address_of(self._tables[1]), address_of(self._tables[2]), address_of(arrivals))
-        program = np.array([self.n_threads, len(segments), *addresses, 0, *idlers()], np.int64)
+        claims = np.zeros((len(segments), self.n_threads, LINE // 8), np.int64)
+        self._tables = *tables(segments, self.n_threads), claims, counts(segments)
+        program = np.zeros(FINISHED // 8 + 1, np.int64)
+        program[:9] = self.n_threads, len(segments), *map(address_of, self._tables), 0, *idlers()
         self._cells = np.array([address_of(program), 0], np.int64)
         self._program, self._address, self._lead = program, address_of(self._cells), machine("lead")
 
@@ -237,3 +238,8 @@ def tables(segments: Sequence[Sequence[Sequence[Call]]], n_threads: int) -> tupl
             calls += [(call.address, address_of(call.cells)) for call in segment[thread]]
             bounds[thread, i + 1] = len(calls)
     return np.array(calls, np.int64).reshape(-1, 2), bounds
+
+
+def counts(segments: Sequence[Sequence[Sequence[Call]]]) -> Any:
+    """Return how many parts with calls each segment and those before it have, (n_segments,)."""
+    return np.cumsum([sum(map(bool, segment)) for segment in segments], dtype=np.int64)

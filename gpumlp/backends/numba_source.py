@@ -57,7 +57,10 @@ real, double, whole, word, double_word = {real}, float64, int64, uint32, uint64
 exp, expm1, log, log1p, tanh = words.exp, words.expm1, words.log, words.log1p, words.tanh
 {constants}
 """
-NATIVE = ("add_shared", "call_at", "gemm_at", "idle_at", "load_shared", "pointer", "relax", "store_shared")
+NATIVE = (
+    *("add_shared", "call_at", "gemm_at", "idle_at", "load_shared", "pointer", "relax", "store_shared"),
+    "swap_shared",
+)
 CONSTANTS = {
     "COST": COST,
     "FIRST_BAD": FIRST_BAD,
@@ -65,7 +68,7 @@ CONSTANTS = {
     "STEP": STEP,
     "POSITION": POSITION,
     **{name: getattr(numba_kernels, name) for name in ("ROUNDS", "SUMMED")},
-    **{name: getattr(numba_machine, name) for name in ("SPINS", "YIELDS", "NAP", "MAILBOX")},
+    **{name: getattr(numba_machine, name) for name in ("SPINS", "YIELDS", "NAP", "LINE", "MAILBOX", "FINISHED")},
 }
 DOT_PANEL = 64  # rows
 # sums that LLVM may take apart; their order depends on their length alone

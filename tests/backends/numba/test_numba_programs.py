@@ -58,6 +58,38 @@ def test_a_stage_begins_when_all_threads_have_done_the_one_before(n_threads):
         assert np.array_equal(values, expected)
 
 
+@pytest.mark.usefixtures("at_home")
+def test_helpers_that_have_no_processor_hold_up_nobody(monkeypatch):
+    """They are offered every program and come to none: the first thread does all parts, and takes its offers back."""
+    crew = numba_crew._Crew()
+    monkeypatch.setattr(numba_crew, "crew", crew)
+    monkeypatch.setattr(crew, "awake", lambda n: None)
+    start = np.arange(35.0) + 1
+    values = start.copy()
+    program = Program([stage for offset in (1, 3, 11) for stage in doubling(values, 1, offset)], 3, repeated=False)
+    expected = start.copy()
+    for run in range(1, 4):
+        program()
+        for offset in (1, 3, 11):
+            expected += np.roll(expected, -offset)
+        assert np.array_equal(values, expected)
+        for mailbox in crew.mailboxes[:2]:
+            assert mailbox[numba_crew.OFFERS] == mailbox[numba_crew.DONE] == 2 * run
+
+
+@pytest.mark.usefixtures("at_home")
+def test_a_helper_that_comes_late_does_nothing_twice():
+    """Helpers come and go at any moment of a program: each part is done once in each run."""
+    values = np.zeros(35)
+    program = Program(doubling(values, 1, 0), 3, repeated=False)
+    for run in range(2000):
+        values[:] = 1
+        program()
+        assert (values == 2).all(), run
+        if run % 7 == 0:
+            numba_crew.send_home()
+
+
 def recorded(stages, n_threads, repeated=True):
     """Return the calls of each thread in each segment, by what the stages' fake calls are."""
     program = Program.__new__(Program)
@@ -184,7 +216,7 @@ def test_helpers_rest_at_the_end_of_a_session_also_after_an_error(monkeypatch):
     assert numba_crew.crew._n_awake == 0
     time.sleep(0.1)
     mailbox = numba_crew.crew.mailboxes[0]
-    assert mailbox[numba_crew.DONE] == mailbox[numba_crew.TICKET]
+    assert mailbox[numba_crew.DONE] == mailbox[numba_crew.OFFERS]
 
 
 @pytest.mark.usefixtures("at_home")
