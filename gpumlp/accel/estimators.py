@@ -5,7 +5,7 @@ from __future__ import annotations
 import copyreg
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from functools import wraps
 from typing import Any
 
@@ -79,9 +79,15 @@ def _noted(method: Any) -> Any:
 
     @wraps(method)
     def noted(self: Any, X: Any) -> Any:
-        rows = X.shape[0] if getattr(X, "shape", ()) else len(X)
-        with LEDGER.call(_method(self, method.__name__), rows) as call:
+        with LEDGER.call(_method(self, method.__name__), _rows(X)) as call:
             call.why = FORWARD
             return method(self, X)
 
     return noted
+
+
+def _rows(X: Any) -> int:
+    """Return how many rows X has, 0 where it is nothing that has any: scikit-learn says so in its own words."""
+    if getattr(X, "shape", ()):
+        return int(X.shape[0])
+    return len(X) if isinstance(X, Sized) else 0

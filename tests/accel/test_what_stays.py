@@ -133,6 +133,17 @@ def test_predictions_are_scikit_learns_and_are_noted_with_their_rows():
     assert found["MLPClassifier.predict_proba"] == (2, 11)
 
 
+@pytest.mark.parametrize("nothing", [None, np.float64(3), []])
+def test_a_prediction_for_nothing_is_refused_in_scikit_learns_words(nothing):
+    said = []
+    for estimator in both("classes"):
+        estimator.fit(X, TARGETS["classes"])
+        with pytest.raises(ValueError, match=r"Expected|None") as refused:
+            estimator.predict(nothing)
+        said.append(str(refused.value))
+    assert said[1] == said[0]
+
+
 def test_a_backend_that_was_asked_for_and_fails_is_an_error(monkeypatch):
     monkeypatch.setattr(SETTINGS, "backend", "abacus")
     _, estimator = both("classes")
