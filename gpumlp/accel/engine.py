@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
-from gpumlp.accel import formulas
+from gpumlp.accel import losses
 from gpumlp.accel.epochs import Epochs, copy_of
 from gpumlp.accel.settings import SETTINGS
 from gpumlp.backends.protocol import STEP
 from gpumlp.backends.select import asked_for
 from gpumlp.errors import ConfigurationError
+from gpumlp.estimators import solvers
 from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.network.network import Network
 from gpumlp.shapes import HostArray
@@ -41,8 +42,8 @@ class Kind:
 
 
 KINDS = {
-    AdamOptimizer: Kind(("beta_1", "beta_2", "epsilon"), formulas.adam, "learning_rate_init", ("ms", "vs")),
-    SGDOptimizer: Kind(("momentum", "nesterov"), formulas.sgd, "learning_rate", ("velocities",)),
+    AdamOptimizer: Kind(("beta_1", "beta_2", "epsilon"), solvers.adam, "learning_rate_init", ("ms", "vs")),
+    SGDOptimizer: Kind(("momentum", "nesterov"), solvers.sgd, "learning_rate", ("velocities",)),
 }
 
 
@@ -79,7 +80,7 @@ class Engine:
     """
 
     def __init__(self, plan: Plan) -> None:
-        cost = formulas.cost_of(plan.loss, plan.output, plan.dtype)
+        cost = losses.cost_of(plan.loss, plan.output, plan.dtype)
         if cost is None:
             raise ConfigurationError(f"gpumlp does not know loss {plan.loss} of outputs through {plan.output}")
         self.plan = plan

@@ -1,4 +1,4 @@
-"""The formulas in which scikit-learn's MLP differs from gpumlp's own definitions."""
+"""scikit-learn's losses as costs: as gpumlp's own, but for probabilities that are held away from 0 and 1."""
 
 from __future__ import annotations
 
@@ -8,28 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.formulas import update_rules
 from gpumlp.formulas.activations import softplus
 from gpumlp.formulas.costs import COSTS, Cost
-from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.formulas.vocabulary import at_least, at_most
-
-
-def adam(beta1: float, beta2: float, epsilon: float) -> UpdateRule:
-    """Return Adam with an epsilon that is added to the root of the second moment before its bias is corrected."""
-    published = update_rules.adam(beta1, beta2, epsilon)
-    return replace(
-        published,
-        name="adam_with_fixed_epsilon",
-        per_step=lambda t, h: {**published.per_step(t, h), "floor": h.epsilon},
-        formula="as adam, with eps sqrt(1 - b2^t) in place of eps beside the root",
-        source="Kingma and Ba 2015, the remark on efficiency before section 2.1",
-    )
-
-
-def sgd(momentum: float, nesterov: bool) -> UpdateRule:
-    """Return gradient descent with one of the two kinds of momentum."""
-    return (update_rules.nesterov if nesterov else update_rules.momentum)(momentum)
 
 
 @cache
