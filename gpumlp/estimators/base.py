@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpumlp.estimators import lbfgs, stochastic
+from gpumlp.estimators.exchange import Exchange
 from gpumlp.estimators.inputs import Rows, check_weights, dense, dense_pieces, hold_out
 from gpumlp.estimators.missing import Filling
 from gpumlp.estimators.parameters import Table, check_parameters
@@ -26,7 +27,7 @@ from gpumlp.shapes import HostArray
 FLOATS = (np.float64, np.float32)
 
 
-class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
+class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
     """A multi-layer perceptron behind scikit-learn's interface; what is fitted is plain arrays and numbers.
 
     _live       the network that was built last; a pickle does not hold it
