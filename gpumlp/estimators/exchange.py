@@ -80,6 +80,8 @@ class Exchange:
         fitted = theirs(**_shared_parameters(self, theirs) | {"activation": convert.hidden_activation(net)})
         fitted.coefs_, fitted.intercepts_ = take_weights(net)
         _publish(self, fitted)
+        if getattr(self, "best_validation_score_", None) is not None:  # with warm_start it may come back to these
+            fitted._best_coefs, fitted._best_intercepts = deepcopy((fitted.coefs_, fitted.intercepts_))
         return fitted
 
     @classmethod

@@ -125,6 +125,14 @@ def test_learning_goes_on_in_either_library(kind):
         assert each.t_ == mlp.t_ + 5 * len(X)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_warm_start_in_scikit_learn_comes_back_to_the_best_epoch_from_here():
+    mlp, X = learned("three", early_stopping=True, max_iter=20)
+    mlp.best_validation_score_ = 2.0  # which no epoch can reach
+    there = mlp.to_sklearn().set_params(warm_start=True).fit(X, problem("three")[3])
+    expect_same(mlp, there, X, 1e-12)
+
+
 def test_names_of_features_and_further_parameters_come_along():
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     X, y = flowers()
