@@ -30,7 +30,9 @@ def test_the_readme_shows_every_definition_with_its_formula_aliases_and_source(r
 
 
 @pytest.mark.parametrize(
-    "code", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=["training", "saving", "tuning", "own formula"]
+    "code",
+    re.findall(r"```python\n(.*?)```", README, re.DOTALL),
+    ids=["training", "saving", "exchange", "tuning", "own formula"],
 )
 def test_the_code_of_the_readme_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -39,7 +39,7 @@ def to_sklearn(model: SavedModel | Network, loss_curve: Sequence[float] = ()) ->
     kind, layers, options = _classifier(model, layers) if model.task == "classification" else _regressor(model, layers)
     scaled = model.scaler is not None or model.target_scaler is not None
     dtype = np.dtype(np.float64) if scaled else model.network.dtype
-    fitted = kind(hidden_layer_sizes=model.network.sizes[1:-1], activation=_hidden_activation(model.network), **options)
+    fitted = kind(hidden_layer_sizes=model.network.sizes[1:-1], activation=hidden_activation(model.network), **options)
     fitted.coefs_ = [np.ascontiguousarray(W.T, dtype) for W, _ in layers]
     fitted.intercepts_ = [b.astype(dtype) for _, b in layers]
     fitted.n_layers_, fitted.n_outputs_ = len(layers) + 1, len(layers[-1][1])
@@ -54,7 +54,8 @@ def to_sklearn(model: SavedModel | Network, loss_curve: Sequence[float] = ()) ->
     return fitted
 
 
-def _hidden_activation(net: Network) -> str:
+def hidden_activation(net: Network) -> str:
+    """Return scikit-learn's name of the one activation of all hidden layers; raise ConfigurationError without one."""
     *hidden, _ = net.architecture.activations
     names = {a.name: HIDDEN.get(spelled_as(a)) for a in hidden}
     for name, theirs in names.items():

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
+from gpumlp.backends.protocol import Backend
+from gpumlp.backends.select import get_backend
+from gpumlp.errors import ConfigurationError
 from gpumlp.estimators import lbfgs, stochastic
+from gpumlp.estimators.exchange import Exchange
 from gpumlp.estimators.inputs import Rows, check_weights, dense, dense_pieces, hold_out
+from gpumlp.estimators.kinds import as_numpy, in_kind_of_rows, on_host
 from gpumlp.estimators.missing import Filling
 from gpumlp.estimators.parameters import Table, check_parameters
 from gpumlp.estimators.solvers import STOCHASTIC
@@ -20,13 +26,14 @@ from gpumlp.estimators.weights import LiveNetwork, draw_weights, put_weights
 from gpumlp.formulas.activations import ACTIVATIONS, SIGMOID, Activation
 from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.output_delta import fits
+from gpumlp.network.kinds import bring
 from gpumlp.network.network import Network
-from gpumlp.shapes import HostArray
+from gpumlp.shapes import HostArray, as_numeric, is_on_device
 
 FLOATS = (np.float64, np.float32)
 
 
-class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
+class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
     """A multi-layer perceptron behind scikit-learn's interface; what is fitted is plain arrays and numbers.
 
     _live       the network that was built last; a pickle does not hold it
@@ -96,7 +103,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         """Train anew, or with warm_start from the present weights on.
 
         X              (n_samples, n_features) array, data frame or sparse matrix, which is made dense; float32 stays
-                       float32, everything else is computed in float64
+                       float32, everything else is computed in float64; what lies on a CUDA device stays there, but for
+                       rows that are held out
         y              (n_samples,) or (n_samples, n_outputs) labels or numbers
         sample_weight  (n_samples,) of at least 0, or None for 1 everywhere
         X_val, y_val, sample_weight_val   rows to hold out; None: a share of X is drawn where some are needed
@@ -111,8 +119,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(f"partial_fit does not support {self._why_held_out()}")
         hidden = self._hidden_sizes()
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        X, y = self._validate(X, y, incremental, reset=first)
-        weights = check_weights(sample_weight, X.shape[0])
+        X, y = self._validate(X, self._on_host(y, "y"), incremental, reset=first)
+        weights = self._check_weights(sample_weight, X.shape[0])
         targets = self._encode(y)
         random = check_random_state(self.random_state)
         self.n_outputs_ = self._count_outputs(targets)
@@ -120,6 +128,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         if first:
             self._begin([X.shape[1], *hidden, self.n_outputs_], X.dtype, random)
         rows, held = self._hold_out(Rows(X, y, targets, weights), validation, random)
+        if held is not None:
+            held = replace(held, X=self._on_host(held.X, "X_val"))
         rows = self._weigh(rows)
         if self._is_stochastic():
             stochastic.train(self, rows, held if self.early_stopping else None, random, incremental)
@@ -172,8 +182,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         X, y, sample_weight = validation
         if y is None:
             raise ValueError("X_val came without y_val; each row needs its target")
-        X, y = self._validate(X, y, incremental=False, reset=False, held=True)
-        return rows, Rows(self._complete(dense(X)), y, self._encode(y), check_weights(sample_weight, X.shape[0]))
+        X, y = self._validate(X, self._on_host(y, "y_val"), incremental=False, reset=False, held=True)
+        return rows, Rows(self._complete(dense(X)), y, self._encode(y), self._check_weights(sample_weight, X.shape[0]))
 
     def _why_held_out(self) -> str:
         return "early_stopping=True"
@@ -190,10 +200,48 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
 
     # ---------------------------------------------------------------- rows
 
+    def _get_backend(self) -> Backend:
+        return get_backend(None if self.backend == "auto" else self.backend, self.device)
+
+    def _on_host(self, x: Any, name: str) -> Any:
+        """Return an array of a device or of another library as NumPy's, everything else as given."""
+        return on_host(x, name, self._get_backend()) if is_on_device(x) else as_numpy(x)
+
+    def _check_weights(self, sample_weight: Any, n_rows: int) -> HostArray | None:
+        return check_weights(self._on_host(sample_weight, "sample_weight"), n_rows)
+
+    def _check_rows(self, X: Any, reset: bool) -> Any:
+        """Return rows on the device where they lie, in the dtype to compute in; the network looks for NaN in them.
+
+        Raises   ConfigurationError where missing values are to be filled; DataError, ShapeError, ValueError
+        """
+        if self.missing == "indicator":
+            raise ConfigurationError(
+                'missing="indicator" fills on the host, X lies on a CUDA device; bring it to the host (CuPy: X.get(), '
+                "torch: X.cpu())"
+            )
+        X = as_numeric(bring(X, "X", self._get_backend()), "X")
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        return X.astype(self.dtype or (X.dtype if X.dtype in FLOATS else FLOATS[0]), copy=False)
+
+    def _check_data(self, X: Any, y: Any, reset: bool, **how: Any) -> tuple[Any, Any]:
+        """Return X and y as validate_data checks them, or X as the network does where it lies on a device."""
+        if is_on_device(X):
+            X = self._check_rows(X, reset)
+            return X, check_X_y(np.zeros((len(X), 1)), y, multi_output=True, **how)[1]
+        dtype = self.dtype or FLOATS
+        return validate_data(  # type: ignore[no-any-return]
+            self, as_numpy(X), y, multi_output=True, dtype=dtype, reset=reset, **self._how_checked(), **how
+        )
+
     def _how_checked(self) -> dict[str, Any]:
         """Return how validate_data is to check X."""
         finite: bool | str = "allow-nan" if self.missing == "indicator" else True
         return {"accept_sparse": ["csr", "csc"], "ensure_all_finite": finite}
+
+    def _in_kind_of(self, X: Any, y: Any) -> Any:
+        """Return predictions in the kind of their rows, by the backend that has predicted them."""
+        return in_kind_of_rows(y, X, self._live.backend)
 
     def _complete(self, X: HostArray, learn: bool = False) -> HostArray:
         """Return X without missing values, with its indicators."""
@@ -236,10 +284,17 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         return net
 
     def _all_outputs(self, X: Any) -> HostArray:
-        """Return the activations of the output layer, (n_models, n_samples, n_outputs)."""
+        """Return the activations of the output layer, (n_models, n_samples, n_outputs), on the host."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, **self._how_checked())
+        on_device = is_on_device(X)
+        X = (
+            self._check_rows(X, False)
+            if on_device
+            else validate_data(self, as_numpy(X), reset=False, **self._how_checked())
+        )
         net = self._build_network(0 if self._progress is None else self._progress["seed"])
+        if on_device:
+            return net.backend.to_host(net.predict(X))  # type: ignore[no-any-return]
         parts = [net.predict(self._complete(piece)) for piece in dense_pieces(X)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 

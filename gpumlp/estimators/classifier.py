@@ -11,10 +11,9 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
 from gpumlp.errors import ConfigurationError
-from gpumlp.estimators.base import FLOATS, BaseMLP, mean_of_models
+from gpumlp.estimators.base import BaseMLP, mean_of_models
 from gpumlp.estimators.calibration import best_temperature, scaled
 from gpumlp.estimators.held_out import for_complete_rows
 from gpumlp.estimators.inputs import Rows
@@ -239,14 +238,25 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         self.calibration = calibration
 
     def predict(self, X: Any) -> Any:
-        """Return the labels (n_samples,), or for several labels a row an array (n_samples, n_labels) of 0 and 1."""
-        return self._labels(self._all_outputs(X))
+        """Return the labels (n_samples,), or for several labels a row an array (n_samples, n_labels) of 0 and 1.
 
-    def predict_proba(self, X: Any) -> HostArray:
-        """Return the probability of each class, (n_samples, n_classes), in the order of classes_.
+        For a CuPy array or a torch tensor numbers are of the same library and on the same device, text is NumPy's.
+        """
+        return self._in_kind_of(X, self._labels(self._all_outputs(X)))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of rows whose label is right, or whose labels all are."""
+        y, sample_weight = self._on_host(y, "y"), self._on_host(sample_weight, "sample_weight")
+        return float(accuracy_score(y, self._on_host(self.predict(X), "predictions"), sample_weight=sample_weight))
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probability of each class, (n_samples, n_classes), in the order of classes_ and the kind of X.
 
         Raises   ConfigurationError where a cost was asked for whose outputs are no probabilities
         """
+        return self._in_kind_of(X, self._probabilities(X))
+
+    def _probabilities(self, X: Any) -> HostArray:
         outputs = mean_of_models(self._all_outputs(X))
         activation = ACTIVATIONS.get(self.out_activation_)
         if activation.range not in UNIT:
@@ -260,11 +270,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         outputs = self._calibrated(outputs)
         return outputs if self.n_outputs_ > 1 else np.hstack([1 - outputs, outputs])
 
-    def predict_log_proba(self, X: Any) -> HostArray:
+    def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of predict_proba; of a probability that is rounded to 0, -inf."""
         with np.errstate(divide="ignore"):
-            logarithms: HostArray = np.log(self.predict_proba(X))
-        return logarithms
+            return self._in_kind_of(X, np.log(self._probabilities(X)))
 
     @available_if(BaseMLP._check_solver)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
@@ -273,7 +282,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         X, y, sample_weight   as of fit; y need not hold all classes
         classes               all labels that will ever come; needed by the first call, and allowed in later ones
         """
-        known = getattr(self, "classes_", None)
+        y, known = self._on_host(y, "y"), getattr(self, "classes_", None)
         self.classes_ = check_announced(classes, known)
         if known is None:
             self._label_binarizer = first_classes(y, classes)
@@ -286,9 +295,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     # ---------------------------------------------------------------- what the base asks for
 
     def _validate(self, X: Any, y: Any, incremental: bool, reset: bool, held: bool = False) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self, X, y, multi_output=True, dtype=self.dtype or FLOATS, reset=reset, **self._how_checked()
-        )
+        X, y = self._check_data(X, y, reset)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if held or (hasattr(self, "classes_") and (self.warm_start or incremental)):
@@ -360,7 +367,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return
         if self._label_binarizer.y_type_.startswith("multilabel"):
             raise ValueError("calibration is for one label a row; leave it away for several")
-        found = for_complete_rows(self, held).predict_proba(held.X)
+        found = for_complete_rows(self, held)._probabilities(held.X)
         self.temperature_ = best_temperature(found, np.searchsorted(self.classes_, held.y), held.weights)
 
     def _calibrated(self, probabilities: HostArray) -> HostArray:

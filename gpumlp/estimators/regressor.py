@@ -9,9 +9,8 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
-from gpumlp.estimators.base import FLOATS, BaseMLP, mean_of_models
+from gpumlp.estimators.base import BaseMLP, mean_of_models
 from gpumlp.estimators.inputs import Rows
 from gpumlp.estimators.parameters import Table, core_table, one_of
 from gpumlp.shapes import HostArray
@@ -215,14 +214,22 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self.n_models = n_models
         self.missing = missing
 
-    def predict(self, X: Any) -> HostArray:
-        """Return the numbers (n_samples,), or (n_samples, n_outputs) where there are several a row."""
-        return self._numbers(self._all_outputs(X))
+    def predict(self, X: Any) -> Any:
+        """Return the numbers (n_samples,), or (n_samples, n_outputs) where there are several a row.
+
+        For a CuPy array or a torch tensor they are of the same library and on the same device.
+        """
+        return self._in_kind_of(X, self._numbers(self._all_outputs(X)))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R^2, the share of the variance of y that the predictions explain; at best 1."""
+        y, sample_weight = self._on_host(y, "y"), self._on_host(sample_weight, "sample_weight")
+        return float(r2_score(y, self._on_host(self.predict(X), "predictions"), sample_weight=sample_weight))
 
     @available_if(lambda self: self.n_models > 1)  # type: ignore[untyped-decorator]
-    def predict_std(self, X: Any) -> HostArray:
+    def predict_std(self, X: Any) -> Any:
         """Return by how much the models differ, their standard deviation, as `predict` returns their mean."""
-        return one_column(self._all_outputs(X).std(axis=0))
+        return self._in_kind_of(X, one_column(self._all_outputs(X).std(axis=0)))
 
     @available_if(BaseMLP._check_solver)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
@@ -238,16 +245,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         return one_column(mean_of_models(outputs))
 
     def _validate(self, X: Any, y: Any, incremental: bool, reset: bool, held: bool = False) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            multi_output=True,
-            y_numeric=True,
-            dtype=self.dtype or FLOATS,
-            reset=reset,
-            **self._how_checked(),
-        )
+        X, y = self._check_data(X, y, reset, y_numeric=True)
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _encode(self, y: Any) -> HostArray:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gpumlp.formulas.update_rules import UpdateRule, momentum, nesterov
-from gpumlp.formulas.vocabulary import power, sqrt
+from gpumlp.formulas import update_rules
+from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.training.schedules import Schedule
 
 STOCHASTIC = ("sgd", "adam")
@@ -14,33 +14,27 @@ SMALLEST_RATE = 1e-6  # an adaptive rate that has come down to this gives up
 
 
 def adam(beta_1: float, beta_2: float, epsilon: float) -> UpdateRule:
-    """Return Adam in the order of computation that the paper calls more efficient: epsilon is not corrected."""
-
-    def per_weight(w: Any, g: Any, s: Any, h: Any) -> tuple[Any, ...]:
-        m = h.beta1 * s.m + h.beta1_rest * g
-        v = h.beta2 * s.v + h.beta2_rest * (g * g)
-        return w - h.rate * m / (sqrt(v) + h.epsilon), m, v
-
-    return UpdateRule(
-        "adam_uncorrected_epsilon",
-        per_weight,
-        state=("m", "v"),
-        defaults={"beta1": beta_1, "beta2": beta_2, "epsilon": epsilon},
-        per_step=lambda t, h: {
-            "beta1_rest": 1 - h.beta1,
-            "beta2_rest": 1 - h.beta2,
-            "rate": h.eta * sqrt(1 - power(h.beta2, t)) / (1 - power(h.beta1, t)),
-        },
-        formula="as adam, with w <- w - eta sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps)",
-        source="Kingma and Ba 2015, end of section 2",
+    """Return Adam with an epsilon that is added to the root of the second moment before its bias is corrected."""
+    published = update_rules.adam(beta_1, beta_2, epsilon)
+    return replace(
+        published,
+        name="adam_with_fixed_epsilon",
+        per_step=lambda t, h: {**published.per_step(t, h), "floor": h.epsilon},
+        formula="as adam, with eps / sqrt(1 - b2^t) in place of eps",
+        source="Kingma and Ba 2015, the remark on efficiency before section 2.1",
     )
+
+
+def sgd(momentum: float, nesterov: bool) -> UpdateRule:
+    """Return gradient descent with one of the two kinds of momentum."""
+    return (update_rules.nesterov if nesterov else update_rules.momentum)(momentum)
 
 
 def rule_of(solver: str, params: dict[str, Any]) -> UpdateRule:
     """Return the update rule that the estimator's parameters describe."""
     if solver == "adam":
         return adam(params["beta_1"], params["beta_2"], params["epsilon"])
-    return (nesterov if params["nesterovs_momentum"] else momentum)(params["momentum"])
+    return sgd(params["momentum"], params["nesterovs_momentum"])
 
 
 @dataclass

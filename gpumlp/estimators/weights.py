@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.protocol import Backend
 from gpumlp.backends.select import asked_for
 from gpumlp.network.network import Network
 from gpumlp.shapes import HostArray
@@ -64,6 +65,12 @@ class LiveNetwork:
         if self._net is None or key != self._key:
             self._key, self._net = key, Network(initialiser="zeros", **options)
         return self._net
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of the network that is there."""
+        assert self._net is not None
+        return self._net.backend
 
     def __reduce__(self) -> tuple[type[LiveNetwork], tuple[()]]:
         return LiveNetwork, ()
