@@ -170,3 +170,106 @@ def train(
                 b_next.append(b[l] + step if train_biases else b[l])
             W_before, b_before, W, b = W, b, W_next, b_next  # all layers move at once
     return W, b
+
+
+# ---------------------------------------------------------------- normalised layers
+
+
+def standardised(values, epsilon=1e-5):
+    """Mean and variance of some numbers, zhat = (z - mean) / sqrt(variance + epsilon), and dzhat/dz as a matrix.
+
+    Source: Ioffe and Szegedy 2015, algorithm 1; Ba, Kiros and Hinton 2016, eq. 3.
+    """
+    n = len(values)
+    mean = sum(values) / n
+    variance = sum((z - mean) ** 2 for z in values) / n
+    s = np.sqrt(variance + epsilon)
+    zhat = np.array([(z - mean) / s for z in values])
+    return mean, variance, zhat, (np.eye(n) - 1 / n - np.outer(zhat, zhat) / n) / s
+
+
+def groups_of(kind, n_units, counting):
+    """What is normalised together in a batch, as (rows, units): each row, or each unit over the rows that count."""
+    if kind == "layer":
+        return [([row], list(range(n_units))) for row in counting]
+    return [(counting, [unit]) for unit in range(n_units)]
+
+
+def normalised_gradient(net, kinds, activations, cost_name, X, Y, weights):
+    """dC/dW, dC/db, dC/dgamma and dC/dbeta of the weighted sum of costs, that sum, and mean and variance by layer.
+
+    net     {"W": [...], "b": [...], "gamma": [...], "beta": [...]}, gamma and beta None where kinds[l] is None
+    kinds   "layer", "batch" or None for each layer, of which the last one is None
+    Rows of weight 0 are left out: they count nowhere.
+    """
+    counting = [row for row, weight in enumerate(weights) if weight > 0]
+    A, U, jacobians, statistics = [np.array(X, np.float64)], [], [], []
+    for l, kind in enumerate(kinds):
+        Z = np.array([net["W"][l] @ a + net["b"][l] for a in A[l]])
+        Zhat, of_group, found = Z.copy(), [], []
+        if kind is not None:
+            for rows, units in groups_of(kind, Z.shape[1], counting):
+                mean, variance, zhat, matrix = standardised(Z[rows, units])
+                Zhat[rows, units] = zhat
+                of_group.append((rows, units, matrix))
+                found.append((mean, variance))
+            U.append(net["gamma"][l] * Zhat + net["beta"][l])
+        else:
+            U.append(Z)
+        jacobians.append((of_group, Zhat))
+        statistics.append(found)
+        A.append(np.array([activate(activations[l], u) for u in U[l]]))
+    total = sum(weights[row] * cost(cost_name, A[-1][row], Y[row]) for row in counting)
+    gradient = {name: [None if v is None else np.zeros_like(v) for v in net[name]] for name in net}
+    D = np.zeros_like(A[-1])  # dC/da of the layer
+    for row in counting:
+        D[row] = weights[row] * cost_gradient(cost_name, A[-1][row], Y[row])
+    for l in range(len(kinds) - 1, -1, -1):
+        for row in counting:
+            D[row] = jacobian(activations[l], U[l][row]).T @ D[row]
+        of_group, Zhat = jacobians[l]
+        if kinds[l] is not None:
+            for row in counting:
+                gradient["gamma"][l] += D[row] * Zhat[row]
+                gradient["beta"][l] += D[row]
+            D = D * net["gamma"][l]
+            for rows, units, matrix in of_group:
+                D[rows, units] = matrix.T @ D[rows, units]
+        before = np.zeros_like(A[l])
+        for row in counting:
+            gradient["b"][l] += D[row]
+            gradient["W"][l] += np.outer(D[row], A[l][row])
+            before[row] = net["W"][l].T @ D[row]
+        D = before
+    return gradient, total, statistics
+
+
+def train_normalised(net, kinds, activations, cost_name, X, Y, *, order, batch_size, eta, sample_weight=None):
+    """Return the network and the running (mean, variance) of each layer after plain gradient descent on means.
+
+    A running statistic keeps 0.9 of itself at each step and takes 0.1 of the batch's: of the mean where a row counts,
+    of the variance as an estimate from a sample where two rows count.
+    """
+    net = {name: [None if v is None else np.array(v, np.float64) for v in net[name]] for name in net}
+    running = [(np.zeros(len(v)), np.ones(len(v))) for v in net["b"]]
+    weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    for rows_of_epoch in order:
+        for start in range(0, len(rows_of_epoch), batch_size):
+            rows = rows_of_epoch[start : start + batch_size]
+            n, total = sum(weights[rows] > 0), weights[rows].sum()
+            if n == 0:
+                continue
+            gradient, _, statistics = normalised_gradient(
+                net, kinds, activations, cost_name, X[rows], Y[rows], weights[rows]
+            )
+            for l, kind in enumerate(kinds):
+                if kind == "batch":
+                    for unit, (mean, variance) in enumerate(statistics[l]):
+                        running[l][0][unit] = 0.9 * running[l][0][unit] + 0.1 * mean
+                        if n > 1:
+                            running[l][1][unit] = 0.9 * running[l][1][unit] + 0.1 * variance * n / (n - 1)
+            for name, tensors in net.items():
+                for l, tensor in enumerate(tensors):
+                    if tensor is not None:
+                        tensor -= eta * gradient[name][l] / total
+    return net, running

@@ -215,3 +215,52 @@ def test_a_definition_that_only_has_a_shipped_name_is_not_saved_under_it(tmp_pat
         SavedModel(net, "regression").save(tmp_path / "m.npz")
     net = gpumlp.Network((3, 4, 2), activation=gpumlp.activations.leaky_relu(0.3))  # the same, made by hand
     assert SavedModel(net, "regression").save(tmp_path / "m.npz").exists()
+
+
+# ---------------------------------------------------------------- normalised layers
+
+
+def normalised():
+    rng = np.random.default_rng(4)
+    net = gpumlp.Network((3, 5, 4, 6, 2), "tanh", "identity", "quadratic", n_models=2, normalisation=KINDS)
+    gpumlp.Trainer(net, batch_size=4).fit(X, rng.standard_normal((9, 2)), 3)
+    return SavedModel(net, "regression")
+
+
+KINDS = ("batch", None, "layer")
+
+
+def test_a_normalised_model_comes_back_with_its_statistics(tmp_path):
+    model = normalised()
+    loaded = gpumlp.load(model.save(tmp_path / "model"))
+    assert loaded.network.architecture.normalisation == KINDS
+    assert np.array_equal(loaded.outputs(X), model.outputs(X))
+    for found, wanted in zip(loaded.network.normalising, model.network.normalising, strict=True):
+        assert found.keys() == wanted.keys()
+        assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_file_from_before_there_was_normalisation_is_read(tmp_path):
+    model = classifier()
+    path = model.save(tmp_path / "model")
+    rewrite(path, lambda header: header.pop("normalisation"))
+    assert np.array_equal(gpumlp.load(path).outputs(X), model.outputs(X))
+
+
+@pytest.mark.parametrize(
+    ("change_header", "change_arrays", "message"),
+    [
+        (lambda h: h.update(normalisation=None), None, "not expected"),
+        (lambda h: h.update(normalisation=["batch"]), None, "describes no network"),
+        (lambda h: h.update(normalisation=["batch", None, "group"]), None, "describes no network"),
+        (lambda h: h.update(normalisation=5), None, "describes no network"),
+        (None, lambda a: a.pop("running_mean0.npy"), "missing"),
+        (None, lambda a: a.update({"gamma2.npy": np.ones((2, 5), np.float32)}), "gamma2"),
+        (None, lambda a: a.update({"running_variance0.npy": -np.ones((2, 5), np.float32)}), "below 0"),
+    ],
+)
+def test_a_normalised_model_that_is_damaged_is_refused(change_header, change_arrays, message, tmp_path):
+    path = normalised().save(tmp_path / "model")
+    rewrite(path, *(change or (lambda x: None) for change in (change_header, change_arrays)))
+    with pytest.raises(ModelFileError, match=message):
+        gpumlp.load(path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +16,8 @@ import numpy as np
 from gpumlp.backends import numba_crew, threads
 from gpumlp.backends.numba_batches import batch_stages
 from gpumlp.backends.numba_blas import gemm_address, product_call
+from gpumlp.backends.numba_layout import PIECE_UNITS, After, chunks_of_rows, flat, model_flat, row_ranges, weight
+from gpumlp.backends.numba_normalisation import normalisation, normalised_delta_stages
 from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Program, Room, Stage, bind
 from gpumlp.backends.numba_source import Loop, loop, rule_loop
 from gpumlp.backends.numpy_backend import Launch, NumpyBackend, product, transposed
@@ -25,20 +26,19 @@ from gpumlp.backends.protocol import (
     Batch,
     BatchSource,
     Dropout,
+    Normalisation,
     StepNumbers,
     Tally,
 )
 from gpumlp.formulas.activations import SOFTMAX, Activation, reads_z
 from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
+from gpumlp.formulas.normalisation import LAYER
 from gpumlp.formulas.output_delta import OutputDelta, weighted_delta
-from gpumlp.formulas.term import Recording, record
+from gpumlp.formulas.term import record
 from gpumlp.randomness.streams import DROPOUT, dropout_threshold
 
 PIECE_WORK = 200_000  # multiplications of a product that are worth a thread
-PIECE_UNITS = 16  # and units or rows: what a BLAS computes at once
-CHUNK, CHUNK_ROWS = 4096, 32  # values and rows of an output layer that are worked on, and summed, together
 NORM_PIECE = 16384  # numbers of a gradient whose squares are summed together
-WEIGHTS = {"exp": 12, "expm1": 14, "tanh": 16, "log": 14, "log1p": 16, "sin": 100, "cos": 100, "power": 200}
 MULTIPLICATION = 0.01  # nanoseconds of one of a product
 MASK_OPERATIONS, HIT_OPERATIONS, UPDATE_OPERATIONS = 30, 20, 15
 PADDING = 32  # values: parameters are padded to a multiple
@@ -86,6 +86,36 @@ class NumbaBackend(NumpyBackend):
         if activation.row_wise:
             super().forward_layer(activation, a_in, W, b, z, a_out, dropout)
             return
+        activate, operations = self._activation(activation, b, z, a_out, dropout)
+        self._product(a_in, transposed(W), z, z.shape[2] < self._enough(), activate, operations)
+
+    def normalised_layer(
+        self,
+        activation: Activation,
+        norm: Normalisation,
+        a_in: Array,
+        W: Array,
+        b: Array,
+        gamma: Array,
+        beta: Array,
+        z: Array,
+        u: Array,
+        a_out: Array,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Set z = a_in W^T + b, u = gamma zhat + beta and a_out = f(u); u may be a_out itself."""
+        normalise, more = normalisation(norm, b, gamma, z, u)
+        activate, operations = self._activation(activation, beta, u, a_out, dropout)
+
+        def after(models: range, rows: slice, units: slice, room: Room) -> list[Call]:
+            return [*normalise(models, rows, units, room), *activate(models, rows, units, room)]
+
+        self._product(a_in, transposed(W), z, norm.kind == LAYER, after, operations + more)
+
+    def _activation(
+        self, activation: Activation, b: Array, z: Array, a_out: Array, dropout: Dropout | None
+    ) -> tuple[After, int]:
+        """Return what sets z <- z + b and a_out = f(z), and drops units, and its operations; z may be a_out itself."""
         formula = record(activation.value, "z")
         in_place = z is a_out
         run = loop("forward_in_place" if in_place else "forward", self.dtype, (("activation_value", formula),))
@@ -101,8 +131,7 @@ class NumbaBackend(NumpyBackend):
                     calls.append(self._drop_out(dropout, a_out, first, last, units, room))
             return calls
 
-        operations = z.size * (weight(formula) + (0 if dropout is None else MASK_OPERATIONS))
-        self._product(a_in, transposed(W), z, n < self._enough(), activate, operations)
+        return activate, z.size * (weight(formula) + (0 if dropout is None else MASK_OPERATIONS))
 
     def _drop_out(self, dropout: Dropout, a: Array, first: int, last: int, units: slice, room: Room) -> Call:
         _, batch, n = a.shape
@@ -167,8 +196,7 @@ class NumbaBackend(NumpyBackend):
     ) -> None:
         """Do what `output_delta` does; without delta and db, what `evaluate` does."""
         n_models, n_rows, n = z.shape
-        rows_of_chunk = max(1, min(CHUNK_ROWS, CHUNK // n, n_rows))
-        n_chunks = -(-n_rows // rows_of_chunk)
+        rows_of_chunk, n_chunks = chunks_of_rows(n_rows, n)
         run, operations = output_loop(formulas, activation, self.dtype)
         nothing = np.empty(0, self.dtype)
         costs, hits = (np.zeros(n_models * n_chunks, np.float64) for _ in range(2))
@@ -229,6 +257,20 @@ class NumbaBackend(NumpyBackend):
 
         self._product(delta_next, W_next, delta, False, carry_back, delta.size * weight(recording))
 
+    def normalised_delta(
+        self,
+        norm: Normalisation,
+        z: Array,
+        gamma: Array,
+        dbeta: Array,
+        delta: Array,
+        dgamma: Array,
+        db: Array,
+    ) -> None:
+        """Set dgamma, delta = dC/dz and db."""
+        for stage in normalised_delta_stages(norm, z, gamma, dbeta, delta, dgamma, db, n_threads()):
+            self._do(stage)
+
     # ---------------------------------------------------------------- update
 
     def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
@@ -287,7 +329,7 @@ class NumbaBackend(NumpyBackend):
         y: Array,
         out: Array,
         by_rows: bool,
-        after: Callable[[range, slice, slice, Room], list[Call]] | None = None,
+        after: After | None = None,
         operations: int = 0,
     ) -> None:
         """Launch out = x y for each model, and what is to be done with each part of it behind that.
@@ -371,29 +413,7 @@ class NumbaBackend(NumpyBackend):
                     numba_crew.send_home()
 
 
-# ---------------------------------------------------------------- arrays as the loops take them
-
-
-def row_ranges(models: range, rows: slice, batch: int) -> list[tuple[int, int]]:
-    """Return which rows, numbered through all models, some rows of each of these models are."""
-    if rows == slice(0, batch):
-        return [(models.start * batch, models.stop * batch)]
-    return [(m * batch + rows.start, m * batch + rows.stop) for m in models]
-
-
-def flat(x: Array) -> tuple[Any, int]:
-    """Return all that lies between the first and the last number of x (n_models, n), and the stride of its models.
-
-    The numbers of a model have to lie side by side; between two models there may be others.
-    """
-    stride = x.strides[0] // x.itemsize if len(x) > 1 else x.shape[1]
-    size = (len(x) - 1) * stride + x.shape[1]
-    return np.lib.stride_tricks.as_strided(x, (size,), (x.itemsize,)), stride
-
-
-def model_flat(x: Array) -> tuple[Any, int]:
-    """Return an array (1 or n_models, ...) flat, and the stride of its models: 0 where all share one."""
-    return x.reshape(-1), 0 if len(x) == 1 else x.size // len(x)
+# ---------------------------------------------------------------- dropout
 
 
 def mask_arguments(dropout: Dropout) -> tuple[Any, ...]:
@@ -408,12 +428,6 @@ def mask_arguments(dropout: Dropout) -> tuple[Any, ...]:
 def is_elementwise_or_softmax(activation: Activation) -> bool:
     """Tell whether there is a loop for an output activation."""
     return not activation.row_wise or activation == SOFTMAX
-
-
-@cache
-def weight(recording: Recording) -> int:
-    """Return about how many simple operations a recording is, with what it reads and writes."""
-    return 4 + sum(WEIGHTS.get(recording.operations[i].word, 1) for i in recording.live())
 
 
 def n_threads() -> int:

@@ -81,6 +81,33 @@ def drop(a: Real, mask: Real, grow: Real) -> Real:
     raise NotImplementedError
 
 
+def scaled(z: Real, mean: Real, variance: Real, gamma: Real) -> Real:
+    """gamma zhat."""
+    raise NotImplementedError
+
+
+def gamma_gradient(d: Real, z: Real, mean: Real, variance: Real) -> Real:
+    """d zhat."""
+    raise NotImplementedError
+
+
+def delta_of_row(d: Real, z: Real, mean: Real, variance: Real, gamma: Real, mean_g: Real, mean_gz: Real) -> Real:
+    """dC/dz of a layer that is normalised over the units of a row."""
+    raise NotImplementedError
+
+
+def delta_of_batch(
+    d: Real, z: Real, mean: Real, variance: Real, gamma: Real, mean_d: Real, mean_dz: Real, weight: Real
+) -> Real:
+    """dC/dz of a layer that is normalised over the rows of a batch."""
+    raise NotImplementedError
+
+
+def follow(old: Real, new: Real) -> Real:
+    """What a running statistic becomes."""
+    raise NotImplementedError
+
+
 def activate(z: Reals, a: Reals, b: Reals, sums: Reals) -> None:
     """Set z <- z + b and a = f(z) for some rows: `activate_units` or `activate_rows`."""
     raise NotImplementedError
@@ -243,6 +270,271 @@ def add_up(sums: Reals, partial: Reals, begins: Flag) -> None:
     for j in range(sums.size):
         sums[j] = partial[j] if begins else sums[j] + partial[j]
         partial[j] = real(0)
+
+
+# ---------------------------------------------------------------- normalisation over the units of a row
+
+
+def normalise_rows(
+    b: Reals,
+    b_stride: Int,
+    gamma: Reals,
+    gamma_stride: Int,
+    batch: Int,
+    n: Int,
+    first: Int,
+    last: Int,
+    z: Reals,
+    mean: Reals,
+    variance: Reals,
+    u: Reals,
+) -> None:
+    """z <- z + b, u <- gamma zhat for the rows from `first` on; mean and variance of each."""
+    for row in range(first, last):
+        m = row // batch
+        biases, gammas = b[m * b_stride : m * b_stride + n], gamma[m * gamma_stride : m * gamma_stride + n]
+        zs, us = z[row * n : row * n + n], u[row * n : row * n + n]
+        total = square = real(0)
+        for j in range(n):
+            zs[j] += biases[j]
+            total += zs[j]
+        middle = total / real(n)
+        for j in range(n):
+            away = zs[j] - middle
+            square += away * away
+        spread = square / real(n)
+        mean[row], variance[row] = middle, spread
+        for j in range(n):
+            us[j] = scaled(zs[j], middle, spread, gammas[j])
+
+
+def normalised_delta_of_rows(
+    mean: Reals,
+    variance: Reals,
+    gamma: Reals,
+    gamma_stride: Int,
+    batch: Int,
+    n: Int,
+    rows_of_chunk: Int,
+    first: Int,
+    last: Int,
+    z: Reals,
+    delta: Reals,
+    gammas_of_chunk: Reals,
+    biases_of_chunk: Reals,
+) -> None:
+    """delta <- dC/dz for some chunks of rows, and the chunks' sums for dgamma and db, (n_models, n_chunks, n) each."""
+    n_chunks = (batch + rows_of_chunk - 1) // rows_of_chunk
+    for chunk in range(first, last):
+        m = chunk // n_chunks
+        begin = (chunk - m * n_chunks) * rows_of_chunk
+        scales = gamma[m * gamma_stride : m * gamma_stride + n]
+        of_gamma, of_bias = gammas_of_chunk[chunk * n : chunk * n + n], biases_of_chunk[chunk * n : chunk * n + n]
+        for i in range(begin, begin + rows_of_chunk if begin + rows_of_chunk <= batch else batch):
+            row = m * batch + i
+            zs, deltas = z[row * n : row * n + n], delta[row * n : row * n + n]
+            middle, spread = mean[row], variance[row]
+            total_g = total_gz = real(0)
+            for j in range(n):
+                term = gamma_gradient(deltas[j], zs[j], middle, spread)
+                of_gamma[j] = term if i == begin else of_gamma[j] + term
+                total_g += scales[j] * deltas[j]
+                total_gz += scales[j] * term
+            mean_g, mean_gz = total_g / real(n), total_gz / real(n)
+            for j in range(n):
+                d = delta_of_row(deltas[j], zs[j], middle, spread, scales[j], mean_g, mean_gz)
+                deltas[j] = d
+                of_bias[j] = d if i == begin else of_bias[j] + d
+
+
+def add_chunks(partials: Reals, n_chunks: Int, n: Int, first: Int, last: Int, out: Reals, out_stride: Int) -> None:
+    """out <- the sum of the chunks of a model, for the models from `first` on."""
+    for m in range(first, last):
+        sums = out[m * out_stride : m * out_stride + n]
+        for chunk in range(n_chunks):
+            part = partials[(m * n_chunks + chunk) * n : (m * n_chunks + chunk) * n + n]
+            for j in range(n):
+                sums[j] = part[j] if chunk == 0 else sums[j] + part[j]
+
+
+# ---------------------------------------------------------------- normalisation over the rows of a batch
+
+
+def add_bias(
+    b: Reals, b_stride: Int, batch: Int, n: Int, first: Int, last: Int, begin: Int, end: Int, z: Reals
+) -> None:
+    """z <- z + b for the rows from `first` on and the units from `begin` on."""
+    for row in range(first, last):
+        biases = b[row // batch * b_stride + begin : row // batch * b_stride + end]
+        zs = z[row * n + begin : row * n + end]
+        for j in range(end - begin):
+            zs[j] += biases[j]
+
+
+def rows_that_count(weight: Reals) -> Real:
+    """Return how many rows weigh anything."""
+    count = real(0)
+    for row in range(weight.size):
+        count += real(weight[row] > 0)
+    return count
+
+
+def measure_batch(
+    weight: Reals,
+    weight_stride: Int,
+    batch: Int,
+    n: Int,
+    first: Int,
+    last: Int,
+    begin: Int,
+    end: Int,
+    z: Reals,
+    partial: Reals,
+    mean: Reals,
+    variance: Reals,
+    count: Reals,
+) -> None:
+    """Mean and variance of each unit over the rows that count, and their number, for the models from `first` on.
+
+    partial   zeros, a number for each unit, and zeros again afterwards
+    """
+    for m in range(first, last):
+        weights = weight[m * weight_stride : m * weight_stride + batch]
+        means, variances = mean[m * n + begin : m * n + end], variance[m * n + begin : m * n + end]
+        counting = rows_that_count(weights)
+        rows = counting if counting > 0 else real(1)
+        if begin == 0:
+            count[m] = counting
+        for row in range(batch):
+            zs = z[(m * batch + row) * n + begin : (m * batch + row) * n + end]
+            if weights[row] > 0:
+                for j in range(end - begin):
+                    partial[j] += zs[j]
+            if row % SUMMED == SUMMED - 1 or row == batch - 1:
+                add_up(means, partial, row < SUMMED)
+        for j in range(end - begin):
+            means[j] /= rows
+        for row in range(batch):
+            zs = z[(m * batch + row) * n + begin : (m * batch + row) * n + end]
+            if weights[row] > 0:
+                for j in range(end - begin):
+                    partial[j] += (zs[j] - means[j]) * (zs[j] - means[j])
+            if row % SUMMED == SUMMED - 1 or row == batch - 1:
+                add_up(variances, partial, row < SUMMED)
+        for j in range(end - begin):
+            variances[j] = variances[j] / rows if counting > 0 else real(1)
+
+
+def follow_batch(
+    mean: Reals,
+    variance: Reals,
+    weight: Reals,
+    weight_stride: Int,
+    skip: Flags,
+    batch: Int,
+    n: Int,
+    first: Int,
+    last: Int,
+    begin: Int,
+    end: Int,
+    running_mean: Reals,
+    mean_stride: Int,
+    running_variance: Reals,
+    variance_stride: Int,
+) -> None:
+    """Let the running statistics of the models that are not skipped follow those of the batch."""
+    for m in range(first, last):
+        counting = rows_that_count(weight[m * weight_stride : m * weight_stride + batch])
+        means, variances = mean[m * n + begin : m * n + end], variance[m * n + begin : m * n + end]
+        old_means = running_mean[m * mean_stride + begin : m * mean_stride + end]
+        old_variances = running_variance[m * variance_stride + begin : m * variance_stride + end]
+        if not skip[m] and counting >= 1:
+            for j in range(end - begin):
+                old_means[j] = follow(old_means[j], means[j])
+        if not skip[m] and counting >= 2:
+            of_sample = counting / (counting - real(1))
+            for j in range(end - begin):
+                old_variances[j] = follow(old_variances[j], variances[j] * of_sample)
+
+
+def normalise_units(
+    mean: Reals,
+    mean_stride: Int,
+    variance: Reals,
+    variance_stride: Int,
+    gamma: Reals,
+    gamma_stride: Int,
+    batch: Int,
+    n: Int,
+    first: Int,
+    last: Int,
+    begin: Int,
+    end: Int,
+    z: Reals,
+    u: Reals,
+) -> None:
+    """u <- gamma zhat for the rows from `first` on and the units from `begin` on."""
+    for row in range(first, last):
+        m = row // batch
+        means = mean[m * mean_stride + begin : m * mean_stride + end]
+        variances = variance[m * variance_stride + begin : m * variance_stride + end]
+        gammas = gamma[m * gamma_stride + begin : m * gamma_stride + end]
+        zs, us = z[row * n + begin : row * n + end], u[row * n + begin : row * n + end]
+        for j in range(end - begin):
+            us[j] = scaled(zs[j], means[j], variances[j], gammas[j])
+
+
+def normalised_delta_of_batch(
+    mean: Reals,
+    variance: Reals,
+    weight: Reals,
+    weight_stride: Int,
+    count: Reals,
+    gamma: Reals,
+    gamma_stride: Int,
+    dbeta: Reals,
+    dbeta_stride: Int,
+    batch: Int,
+    n: Int,
+    first: Int,
+    last: Int,
+    begin: Int,
+    end: Int,
+    partial: Reals,
+    z: Reals,
+    delta: Reals,
+    dgamma: Reals,
+    dgamma_stride: Int,
+    db: Reals,
+    db_stride: Int,
+) -> None:
+    """delta <- dC/dz, dgamma <- the sum of d zhat, db <- 0, for the models from `first` on and the units from `begin`.
+
+    partial   zeros, a number for each unit, and zeros again afterwards
+    """
+    for m in range(first, last):
+        means, variances = mean[m * n + begin : m * n + end], variance[m * n + begin : m * n + end]
+        scales = gamma[m * gamma_stride + begin : m * gamma_stride + end]
+        of_beta = dbeta[m * dbeta_stride + begin : m * dbeta_stride + end]
+        of_gamma = dgamma[m * dgamma_stride + begin : m * dgamma_stride + end]
+        of_bias = db[m * db_stride + begin : m * db_stride + end]
+        rows = count[m] if count[m] > 0 else real(1)
+        for row in range(batch):
+            at = (m * batch + row) * n
+            zs, deltas = z[at + begin : at + end], delta[at + begin : at + end]
+            for j in range(end - begin):
+                partial[j] += gamma_gradient(deltas[j], zs[j], means[j], variances[j])
+            if row % SUMMED == SUMMED - 1 or row == batch - 1:
+                add_up(of_gamma, partial, row < SUMMED)
+        for row in range(batch):
+            at = (m * batch + row) * n
+            zs, deltas = z[at + begin : at + end], delta[at + begin : at + end]
+            share = weight[m * weight_stride + row]
+            for j in range(end - begin):
+                mean_d, mean_dz = of_beta[j] / rows, of_gamma[j] / rows
+                deltas[j] = delta_of_batch(deltas[j], zs[j], means[j], variances[j], scales[j], mean_d, mean_dz, share)
+        for j in range(end - begin):
+            of_bias[j] = real(0)
 
 
 # ---------------------------------------------------------------- the output layer

@@ -72,7 +72,7 @@ CONSTANTS = {
 }
 DOT_PANEL = 64  # rows
 # sums that LLVM may take apart; their order depends on their length alone
-REORDERED = frozenset({"add_squares", "dots"})
+REORDERED = frozenset({"add_squares", "dots", "normalise_rows", "normalised_delta_of_rows"})
 
 
 @dataclass(frozen=True)

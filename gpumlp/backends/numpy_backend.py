@@ -18,6 +18,14 @@ import numpy as np
 from gpumlp.backends import threads
 from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch
 from gpumlp.backends.numpy_elementwise import Elementwise, blocks
+from gpumlp.backends.numpy_normalisation import (
+    gamma_gradient_program,
+    mean_launch,
+    normalised_delta_program,
+    of_rows,
+    scaled_program,
+    statistics_launches,
+)
 from gpumlp.backends.protocol import (
     COST,
     FIRST_BAD,
@@ -28,12 +36,14 @@ from gpumlp.backends.protocol import (
     Batch,
     BatchSource,
     Dropout,
+    Normalisation,
     StepNumbers,
     Tally,
 )
 from gpumlp.errors import out_of_memory
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
+from gpumlp.formulas.normalisation import LAYER
 from gpumlp.formulas.output_delta import OutputDelta, weighted_delta
 from gpumlp.formulas.play import play
 from gpumlp.formulas.printers import NumpyProgram, numpy_program
@@ -132,10 +142,40 @@ class NumpyBackend:
         self._by_units(z, W.shape[2], work)
         if activation.row_wise:
             self._launch(lambda: np.copyto(a_out, activation.value(z)))
+        self._drop(dropout, a_out)
+
+    def normalised_layer(
+        self,
+        activation: Activation,
+        norm: Normalisation,
+        a_in: Array,
+        W: Array,
+        b: Array,
+        gamma: Array,
+        beta: Array,
+        z: Array,
+        u: Array,
+        a_out: Array,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Set z = a_in W^T + b, u = gamma zhat + beta and a_out = f(u); u may be a_out itself."""
+        plan = self._elementwise.plan
+        self.linear(a_in, W, z)
+        self._launch(plan(bias_program(), [z, b[:, None]], [z]))
+        for launch in statistics_launches(norm, z, u, self._elementwise):
+            self._launch(launch)
+        mean, variance = of_rows(norm)
+        self._launch(plan(scaled_program(), [z, mean, variance, gamma[:, None]], [u]))
+        program = activation_program(activation, keeps_z=u is not a_out)
+        self._launch(plan(program, [u, beta[:, None]], [u] if u is a_out else [u, a_out]))
+        self._drop(dropout, a_out)
+
+    def _drop(self, dropout: Dropout | None, a: Array) -> None:
+        """Draw a mask and drop units behind a layer, if there is dropout."""
         if dropout is not None:
             self._launch(draw_mask(dropout, self._elementwise.block_size))
             grow = self._number(1 / (1 - dropout.rate))
-            self._launch(self._elementwise.plan(dropout_program(), [a_out, dropout.mask, grow], [a_out]))
+            self._launch(self._elementwise.plan(dropout_program(), [a, dropout.mask, grow], [a]))
 
     # ---------------------------------------------------------------- backward
 
@@ -190,6 +230,39 @@ class NumpyBackend:
             ]
 
         self._by_units(delta, delta_next.shape[2], work)
+
+    def normalised_delta(
+        self,
+        norm: Normalisation,
+        z: Array,
+        gamma: Array,
+        dbeta: Array,
+        delta: Array,
+        dgamma: Array,
+        db: Array,
+    ) -> None:
+        """Set dgamma, delta = dC/dz and db."""
+        plan, is_layer = self._elementwise.plan, norm.kind == LAYER
+        mean, variance = of_rows(norm)
+        terms = np.empty(z.shape, self.dtype)
+        self._launch(plan(gamma_gradient_program(), [delta, z, mean, variance], [terms]))
+        self._launch(column_sums(terms, dgamma))
+        if is_layer:
+            weight, shares = [], self._number(z.shape[2])
+            means = [np.empty((*z.shape[:2], 1), self.dtype) for _ in range(2)]
+            for x, total in zip((delta, terms), means, strict=True):
+                self._launch(product(x, gamma[:, :, None], total))
+                self._launch(mean_launch(total, shares, total))
+        else:
+            assert norm.row_weight is not None
+            assert norm.count is not None
+            weight, shares = [norm.row_weight[:, :, None]], norm.count[:, None, None]
+            means = [np.empty((len(z), 1, z.shape[2]), self.dtype) for _ in range(2)]
+            for total, out in zip((dbeta, dgamma), means, strict=True):
+                self._launch(mean_launch(total[:, None], shares, out))
+        inputs = [delta, z, mean, variance, gamma[:, None], *means, *weight]
+        self._launch(plan(normalised_delta_program(norm.kind), inputs, [delta]))
+        self._launch(column_sums(delta, db) if is_layer else lambda: db.fill(0))
 
     # ---------------------------------------------------------------- update
 

@@ -146,6 +146,30 @@ class Dropout:
     mask: Array | None = None
 
 
+@dataclass
+class Normalisation:
+    """Normalisation of one hidden layer: of each row over its units, or of each unit over the rows of a batch.
+
+    kind             "layer" or "batch"
+    mean, variance   (n_models, batch) for "layer", (n_models, features) for "batch": what z is normalised with;
+                     overwritten on the way forward, and read on the way back. Without row_weight those of a "batch" are
+                     given, and only read
+    row_weight       (1 or n_models, batch), of "batch" alone: rows that weigh more than 0 count, all of them alike
+    count            (n_models,), of "batch" alone: how many rows count, overwritten on the way forward
+    running          running mean and variance, (n_models, features) each, of "batch" alone: they follow those of this
+                     batch, the variance as an estimate from its rows. None: nothing follows
+    numbers          of the step: the running statistics of skipped models stay
+    """
+
+    kind: str
+    mean: Array
+    variance: Array
+    row_weight: Array | None = None
+    count: Array | None = None
+    running: tuple[Array, Array] | None = None
+    numbers: StepNumbers | None = None
+
+
 class Backend(Protocol):
     """The methods that the rest of gpumlp computes with."""
 
@@ -217,6 +241,27 @@ class Backend(Protocol):
         """Set z = a_in W^T + b and a_out = f(z); z may be a_out itself, which then holds a."""
         ...
 
+    def normalised_layer(
+        self,
+        activation: Activation,
+        norm: Normalisation,
+        a_in: Array,
+        W: Array,
+        b: Array,
+        gamma: Array,
+        beta: Array,
+        z: Array,
+        u: Array,
+        a_out: Array,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Set z = a_in W^T + b, u = gamma zhat + beta and a_out = f(u); u may be a_out itself, which then holds a.
+
+        zhat = (z - mean) / sqrt(variance + epsilon). Where no row counts, mean is 0 and variance 1. A running mean
+        stays where no row counts, a running variance where fewer than two do.
+        """
+        ...
+
     def output_delta(
         self,
         formulas: OutputDelta,
@@ -252,6 +297,24 @@ class Backend(Protocol):
         dropout: Dropout | None = None,
     ) -> None:
         """Set delta = (delta_next W_next) * f'(z) (BP2) and db = its sum over the batch (BP3)."""
+        ...
+
+    def normalised_delta(
+        self,
+        norm: Normalisation,
+        z: Array,
+        gamma: Array,
+        dbeta: Array,
+        delta: Array,
+        dgamma: Array,
+        db: Array,
+    ) -> None:
+        """Set dgamma = sum of delta zhat over the batch, delta = dC/dz, and db = its sum over the batch.
+
+        dbeta   (n_models, features), the sum of delta over the batch, as `hidden_delta` has set it
+        delta   (n_models, batch, features): dC/du, overwritten with dC/dz
+        db      exactly 0 for "batch": the mean takes away whatever the bias adds
+        """
         ...
 
     def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:

@@ -94,6 +94,16 @@ CostName = Annotated[
     _option("--cost", panel=NET, metavar="NAME", help="categorical_cross_entropy for classes, else quadratic."),
 ]
 Dropout = Annotated[float, _option("--dropout", panel=NET, help="Share of hidden units dropped while training.")]
+Normalisation = Annotated[
+    str | None,
+    _option(
+        "--normalisation",
+        "--normalization",
+        panel=NET,
+        metavar="KINDS",
+        help='Of the hidden layers, before the activation: "layer", "batch" or "none", or one for each.',
+    ),
+]
 Optimizer = Annotated[str, _option("--optimizer", "--solver", panel=FIT, metavar="NAME", help="Update rule.")]
 LearningRate = Annotated[float, _option("--lr", "--learning-rate-init", panel=FIT, help="Learning rate.")]
 BatchSize = Annotated[
@@ -179,6 +189,12 @@ def activation_names(text: str) -> str | list[str]:
     """Return one name for all hidden layers, or one for each; a comma inside parentheses belongs to its name."""
     names = [name.strip() for name in re.split(r",(?![^(]*\))", text)]
     return names if len(names) > 1 else names[0]
+
+
+def normalisation_kinds(text: str | None) -> str | list[str | None] | None:
+    """Return one kind for all hidden layers, or one for each: "layer,none"."""
+    kinds = [None if kind.strip().lower() == "none" else kind.strip() for kind in (text or "none").split(",")]
+    return kinds if len(kinds) > 1 else kinds[0]
 
 
 def batch_rows(text: str) -> int | str:

@@ -40,6 +40,7 @@ def train(
     output: opt.Output = None,
     cost: opt.CostName = None,
     dropout: opt.Dropout = 0.0,
+    normalisation: opt.Normalisation = None,
     optimizer: opt.Optimizer = "adam",
     lr: opt.LearningRate = 0.001,
     batch_size: opt.BatchSize = "64",
@@ -83,6 +84,7 @@ def train(
         output or default[0],
         cost or default[1],
         dropout=dropout,
+        normalisation=opt.normalisation_kinds(normalisation),
         dtype=dtype,
         backend=backend,
         device=device,
@@ -118,7 +120,8 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -
     kind = f"{len(problem.classes)} classes" if problem.classes is not None else f"{problem.n_out} target(s)"
     uses = [(parts.train, "to train"), (parts.choice, "to choose the epoch"), (parts.test, "held out to test")]
     rows = ", ".join(f"{len(part):,} {use}" for part, use in uses if len(part))
-    names = ", ".join([*(a.name for a in net.architecture.activations), net.architecture.cost.name])
+    kinds = [f"{kind} normalisation" for kind in dict.fromkeys(net.architecture.normalisation) if kind]
+    names = ", ".join([*(a.name for a in net.architecture.activations), *kinds, net.architecture.cost.name])
     scaled = [name for name, scaler in (("features", model.scaler), ("target", model.target_scaler)) if scaler]
     tell(f"task      {problem.reason}")
     tell(f"data      {len(X):,} rows, {X.shape[1]:,} features, {kind}; {rows}")

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.activations import Activation
+from gpumlp.formulas.normalisation import BATCH, EPSILON, LAYER
 from gpumlp.formulas.registry import UNIT
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
@@ -41,6 +42,7 @@ def one_of(model: SavedModel | Network, number: int) -> SavedModel:
         cost=net.architecture.cost,
         initialiser=net.initialiser,
         dropout=net.dropout,
+        normalisation=net.architecture.normalisation,
         dtype=net.dtype,
         backend=net.backend.name,
         seed=[net.seeds[number]],
@@ -48,14 +50,19 @@ def one_of(model: SavedModel | Network, number: int) -> SavedModel:
     )
     for l, (W, b) in enumerate(zip(net.weights, net.biases, strict=True)):
         alone.set_weights(l, W[number], b[number])
+    for l, of_layer in enumerate(net.normalising):
+        alone.set_normalisation(l, **{name: x[number] for name, x in of_layer.items()})
     return replace(saved, network=alone)
 
 
-def folded_layers(model: SavedModel, purpose: str) -> Layers:
+def folded_layers(model: SavedModel, purpose: str, normalises: bool = False) -> Layers:
     """Return the layers of a single model in float64, standardisers made part of the first and the last one.
 
     W (x - mean) / scale + b = (W / scale) x + (b - (W / scale) mean), and the like for scaled targets.
-    Raises   ConfigurationError for a stack, and for scaled targets behind an output activation
+    normalises   whether what is made can normalise; else what "batch" does with its running statistics becomes part of
+                 the weights, too
+    Raises       ConfigurationError for a stack, for scaled targets behind an output activation, and for layers that are
+                 normalised by "layer" where that cannot be said
     """
     net = model.network
     if net.n_models > 1:
@@ -77,7 +84,21 @@ def folded_layers(model: SavedModel, purpose: str) -> Layers:
         W, b = layers[-1]
         scale, mean = model.target_scaler.scale, model.target_scaler.mean
         layers[-1] = (W * scale[:, None], b * scale + mean)
+    for l, kind in enumerate(() if normalises else net.architecture.normalisation):
+        if kind == LAYER:
+            raise ConfigurationError(
+                f'{purpose} cannot normalise a layer over its units, as normalisation="layer" does; export to PyTorch '
+                "or ONNX"
+            )
+        if kind == BATCH:
+            layers[l] = _with_statistics(*layers[l], {name: x[0] for name, x in net.normalising[l].items()})
     return layers
+
+
+def _with_statistics(W: HostArray, b: HostArray, of: dict[str, HostArray]) -> tuple[HostArray, HostArray]:
+    """Return the layer that does what W, b and a normalisation with running statistics do one after another."""
+    scale = of["gamma"] / np.sqrt(of["running_variance"].astype(np.float64) + EPSILON)
+    return W * scale[:, None], (b - of["running_mean"]) * scale + of["beta"]
 
 
 def spelled_as(activation: Activation) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from gpumlp.convert.one_model import as_model, spelled_as
 from gpumlp.errors import BackendUnavailable, ConfigurationError
 from gpumlp.formulas.activations import Activation
+from gpumlp.formulas.normalisation import EPSILON
 from gpumlp.formulas.onnx_nodes import onnx_formula
 from gpumlp.formulas.registry import UNIT
 from gpumlp.formulas.term import record
@@ -63,7 +64,7 @@ class _Graph:
         """Return the content of the file."""
         now = self._scaled("X")
         for l, activation in enumerate(self.net.architecture.activations):
-            now = self._activated(self._layer(now, l), activation, f"a{l + 1}")
+            now = self._activated(self._normalised(self._layer(now, l), l), activation, f"a{l + 1}")
         if self.net.n_models > 1:
             now = self.add("ReduceMean", [now], "mean", axes=[0], keepdims=0)
         if self.model.task == "classification":
@@ -105,6 +106,25 @@ class _Graph:
             W, b = W[0], b[0, 0]
         product = self.add("MatMul", [a, self.constant(f"W{l}", W)], f"product{l}")
         return self.add("Add", [product, self.constant(f"b{l}", b)], f"z{l}")
+
+    def _normalised(self, z: str, l: int) -> str:
+        """Return u = gamma zhat + beta of a hidden layer that is normalised, with the running statistics of "batch"."""
+        of_layer = dict(enumerate(self.net.normalising)).get(l)
+        if not of_layer:
+            return z
+        of = {name: x[0] if self.net.n_models == 1 else x[:, None] for name, x in of_layer.items()}
+        if "running_mean" in of:
+            centred = self.add("Sub", [z, self.constant(f"mean{l}", of["running_mean"])], f"centred{l}")
+            variance = self.constant(f"variance{l}", of["running_variance"])
+        else:
+            mean = self.add("ReduceMean", [z], f"mean{l}", axes=[-1], keepdims=1)
+            centred = self.add("Sub", [z, mean], f"centred{l}")
+            square = self.add("Mul", [centred, centred], f"square{l}")
+            variance = self.add("ReduceMean", [square], f"variance{l}", axes=[-1], keepdims=1)
+        floored = self.add("Add", [variance, self.constant(f"epsilon{l}", np.array(EPSILON))], f"floored{l}")
+        zhat = self.add("Div", [centred, self.add("Sqrt", [floored], f"deviation{l}")], f"zhat{l}")
+        scaled = self.add("Mul", [zhat, self.constant(f"gamma{l}", of["gamma"])], f"scaled{l}")
+        return self.add("Add", [scaled, self.constant(f"beta{l}", of["beta"])], f"u{l}")
 
     def _activated(self, z: str, activation: Activation, name: str) -> str:
         if activation.row_wise:

@@ -10,8 +10,10 @@ import numpy as np
 from gpumlp.convert.one_model import Layers, as_model, folded_layers, network_of, spelled_as
 from gpumlp.errors import BackendUnavailable, ConfigurationError
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
+from gpumlp.formulas.normalisation import EPSILON
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
+from gpumlp.shapes import HostArray
 
 COSTS = {"softmax": "categorical_cross_entropy", "sigmoid": "cross_entropy"}  # of an output; else quadratic
 # our name -> their class, and its options from our parameters. Their softplus is linear from a threshold on, which lies
@@ -33,10 +35,14 @@ MODULES: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
 }
 
 
+STATE = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_variance": "running_var"}
+
+
 def to_torch(model: SavedModel | Network) -> Any:
     """Return a torch.nn.Sequential, in evaluation mode, that gives the model's output activations.
 
-    Each layer is nn.Linear, then the module of its activation (none for identity), then nn.Dropout if it has any. The
+    Each layer is nn.Linear, then nn.LayerNorm or nn.BatchNorm1d if it is normalised, then the module of its activation
+    (none for identity), then nn.Dropout if it has any. The
     output activation is the last module: nn.Softmax(dim=-1) or nn.Sigmoid for probabilities; a loss that wants logits
     is given those of sequential[:-1]. Scalers are folded into the weights, in the network's dtype: where a feature's
     mean is many deviations away from 0, float32 loses digits.
@@ -45,20 +51,32 @@ def to_torch(model: SavedModel | Network) -> Any:
     """
     torch = _torch("to_torch")
     model = as_model(model)
-    layers = folded_layers(model, "an nn.Sequential")
+    layers = folded_layers(model, "an nn.Sequential", normalises=True)
     dtype, net = getattr(torch, model.network.dtype.name), model.network
     modules = []
-    for (W, b), activation, rate in zip(layers, net.architecture.activations, (*net.dropout, 0.0), strict=True):
+    behind = zip(net.architecture.activations, (*net.dropout, 0.0), (*net.normalising, {}), strict=True)
+    for (W, b), (activation, rate, of_layer) in zip(layers, behind, strict=True):
         linear = torch.nn.Linear(W.shape[1], W.shape[0], dtype=dtype)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(W))
             linear.bias.copy_(torch.from_numpy(b))
         modules.append(linear)
+        if of_layer:
+            modules.append(_normalisation(torch, of_layer, dtype))
         if spelled_as(activation) != "identity":
             modules.append(_module(torch, activation))
         if rate:
             modules.append(torch.nn.Dropout(rate))
     return torch.nn.Sequential(*modules).eval()
+
+
+def _normalisation(torch: Any, of_layer: dict[str, HostArray], dtype: Any) -> Any:
+    """Return the module that normalises with what a hidden layer has."""
+    values = {STATE[name]: torch.from_numpy(x[0].copy()) for name, x in of_layer.items()}
+    kind = torch.nn.BatchNorm1d if "running_mean" in of_layer else torch.nn.LayerNorm
+    module = kind(len(values["weight"]), eps=EPSILON, dtype=dtype)
+    module.load_state_dict(values, strict=False)  # they also count their batches
+    return module
 
 
 def _module(torch: Any, activation: Activation) -> Any:

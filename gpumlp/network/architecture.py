@@ -6,20 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpumlp.errors import ConfigurationError, FormulaError
+from gpumlp.errors import ConfigurationError, FormulaError, unknown_name
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
 from gpumlp.formulas.costs import COSTS, Cost
+from gpumlp.formulas.normalisation import KINDS
 from gpumlp.formulas.output_delta import check_pair
 from gpumlp.formulas.register import check_definition
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the layers from input to output, an activation for each layer but the input, and the cost."""
+    """Sizes of the layers from input to output, an activation for each layer but the input, and the cost.
+
+    activations     the last one is the output activation
+    normalisation   "layer", "batch" or None for each hidden layer
+    """
 
     sizes: tuple[int, ...]
-    activations: tuple[Activation, ...]  # the last one is the output activation
+    activations: tuple[Activation, ...]
     cost: Cost
+    normalisation: tuple[str | None, ...]
 
     @property
     def n_layers(self) -> int:
@@ -35,6 +41,7 @@ def build_architecture(
     activation: str | Activation | Sequence[str | Activation],
     output: str | Activation,
     cost: str | Cost,
+    normalisation: str | Sequence[str | None] | None = None,
 ) -> Architecture:
     """Return the Architecture that the names stand for.
 
@@ -65,6 +72,22 @@ def build_architecture(
             raise FormulaError(f"activation {a.name} couples the units of a row and works at the output only")
     for definition in (*hidden, ACTIVATIONS.get(output), COSTS.get(cost)):
         check_definition(definition)
-    found = Architecture(layers, (*hidden, ACTIVATIONS.get(output)), COSTS.get(cost))
+    kinds = _kinds(normalisation, n_hidden)
+    found = Architecture(layers, (*hidden, ACTIVATIONS.get(output)), COSTS.get(cost), kinds)
     check_pair(found.cost, found.activations[-1])
     return found
+
+
+def _kinds(normalisation: str | Sequence[str | None] | None, n_hidden: int) -> tuple[str | None, ...]:
+    """Return the kind of normalisation of each hidden layer."""
+    several = isinstance(normalisation, Sequence) and not isinstance(normalisation, str)
+    given: list[Any] = list(normalisation or ()) if several else [normalisation]
+    for kind in given:
+        if kind is not None and kind not in KINDS:
+            raise unknown_name("normalisation", kind, KINDS)
+    kinds = given if several else given * n_hidden
+    if len(kinds) != n_hidden:
+        raise ConfigurationError(
+            f"normalisation names {len(kinds)} layers, there are {n_hidden} hidden ones; give one for each"
+        )
+    return tuple(kinds)

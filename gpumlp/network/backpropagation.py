@@ -9,6 +9,15 @@ Layer l leads from a[l] to a[l+1]: z[l] = W[l] a[l] + b[l], a[l+1] = f(z[l]), an
 
 An example is a row in memory: W^T delta of the textbook's columns is delta W.
 Source: Nielsen, Neural Networks and Deep Learning, ch. 2, whose layer l + 1 is our layer l.
+
+Between z and f a layer may be normalised: a[l+1] = f(u[l]), u[l] = gamma zhat[l] + beta. There BP2 and BP3 read u for z
+and beta for b: they give d = dC/du[l] and dC/dbeta. From d, with g = gamma d, follows
+
+    BN    dC/dgamma  = d zhat                               summed over the batch
+          delta[l]   = (g - mean(g) - zhat mean(g zhat)) / sqrt(variance + epsilon)
+
+with means over the units of a row ("layer") or over the rows of the batch ("batch"), as mean and variance are.
+Source: Ba, Kiros and Hinton 2016, Layer Normalization; Ioffe and Szegedy 2015, Batch Normalization, section 3.
 """
 
 from __future__ import annotations
@@ -32,14 +41,17 @@ def backpropagation(
     clock: Array,
     dropout: Sequence[Dropout | None] | None = None,
 ) -> None:
-    """Set delta of every layer and the gradient of every parameter; `feedforward_to_output` has set z and a."""
-    f, z, a, delta = net.activations, ws.z, ws.a, ws.delta
+    """Set delta of every layer and the gradient of every parameter; `feedforward_to_output` has set z, u and a."""
+    f, z, u, a, delta = net.activations, ws.z, ws.u, ws.a, ws.delta
     bp1 = output_delta(net.cost, f[-1])
     backend.output_delta(bp1, f[-1], z[-1], p.b[-1], a[-1], ws.batch, clock, delta[-1], grad.b[-1], tally)  # BP1, BP3
     for l in reversed(range(net.n_layers)):
         backend.weight_gradient(delta[l], a[l], grad.W[l])  # BP4
         if l > 0:
-            drop = None if dropout is None else dropout[l - 1]
-            backend.hidden_delta(  # BP2, BP3
-                f[l - 1], delta[l], p.W[l], z[l - 1], a[l], delta[l - 1], grad.b[l - 1], drop
-            )
+            drop, norm = None if dropout is None else dropout[l - 1], ws.norms[l - 1]
+            db = grad.b[l - 1] if norm is None else grad.beta[l - 1]
+            backend.hidden_delta(f[l - 1], delta[l], p.W[l], u[l - 1], a[l], delta[l - 1], db, drop)  # BP2, BP3
+            if norm is not None:
+                backend.normalised_delta(  # BN
+                    norm, z[l - 1], p.gamma[l - 1], db, delta[l - 1], grad.gamma[l - 1], grad.b[l - 1]
+                )

@@ -52,7 +52,7 @@ class Evaluation:
         source = build_source(backend, X, targets, batch, sample_weight=sample_weight, mean=False)
         clock = backend.empty((3,), np.int64)
         tally = Tally(backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
-        ws = Workspace(backend, net, n_models, batch, n_weights=n_weights, in_place=True)
+        ws = Workspace(backend, net, p, batch, n_weights=n_weights, in_place=True)
         formulas = output_delta(net.cost, net.activations[-1])
 
         def step() -> None:  # which does not hold on to self: the buffers go when the last one lets go of it

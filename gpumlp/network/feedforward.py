@@ -1,4 +1,8 @@
-"""From the inputs to the outputs: z[l] = W[l] a[l] + b[l], a[l+1] = f(z[l]), a row for each example."""
+"""From the inputs to the outputs: z[l] = W[l] a[l] + b[l], a[l+1] = f(z[l]), a row for each example.
+
+A normalised layer has a[l+1] = f(u[l]) with u[l] = gamma[l] zhat[l] + beta[l]; what zhat is says
+`gpumlp.formulas.normalisation`.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,13 @@ def hidden_layers(
 ) -> None:
     """Set z and a of every hidden layer from a[0]."""
     for l in range(net.n_layers - 1):
-        drop = None if dropout is None else dropout[l]
-        backend.forward_layer(net.activations[l], ws.a[l], p.W[l], p.b[l], ws.z[l], ws.a[l + 1], drop)
+        drop, norm, f = None if dropout is None else dropout[l], ws.norms[l], net.activations[l]
+        if norm is None:
+            backend.forward_layer(f, ws.a[l], p.W[l], p.b[l], ws.z[l], ws.a[l + 1], drop)
+        else:
+            backend.normalised_layer(
+                f, norm, ws.a[l], p.W[l], p.b[l], p.gamma[l], p.beta[l], ws.z[l], ws.u[l], ws.a[l + 1], drop
+            )
 
 
 def feedforward(backend: Backend, net: Architecture, p: Parameters, ws: Workspace) -> None:

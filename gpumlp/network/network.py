@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from gpumlp.backends.select import BACKENDS, asked_for, get_backend
 from gpumlp.errors import ConfigurationError, ShapeError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.costs import Cost
+from gpumlp.formulas.normalisation import BATCH
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.backpropagation import backpropagation
 from gpumlp.network.evaluation import ROWS_AT_A_TIME, Evaluation
@@ -31,8 +32,8 @@ from gpumlp.shapes import HostArray, as_numeric, expect, is_on_device
 class Forward:
     """What a pass forward gives, by layer.
 
-    z   z[l]: (n_models, n_samples, sizes[l + 1]), before the activation
-    a   a[0]: (1, n_samples, in_features), the inputs; a[l + 1] = f(z[l])
+    z   z[l]: (n_models, n_samples, sizes[l + 1]), before the activation, and before a normalisation
+    a   a[0]: (1, n_samples, in_features), the inputs; a[l + 1] = f(z[l]), or f of what z[l] is normalised to
     """
 
     z: list[HostArray]
@@ -46,11 +47,17 @@ class Gradients:
     delta   delta[l]: (n_models, n_samples, sizes[l + 1]): each example's own dC/dz[l]
     dW, db  (n_models, out, in) and (n_models, out), means over the examples; or one for each example, with n_samples
             behind n_models
+    dgamma, dbeta   the same of the hidden layers, like db; None where a layer is not normalised
     """
 
     delta: list[HostArray]
     dW: list[HostArray]
     db: list[HostArray]
+    dgamma: list[HostArray | None]
+    dbeta: list[HostArray | None]
+
+
+NORMALISING = ("gamma", "beta", "running_mean", "running_variance")
 
 
 class Network:
@@ -70,6 +77,11 @@ class Network:
     seed         an int, or one for each model
     model_ids    the models' own numbers, 0 to n_models - 1 by default: everything random about a model depends on its
                  seed and its number alone, so that one of a stack can be run again by itself
+    normalisation   None, "layer" or "batch", for all hidden layers or one for each: before the activation, z is
+                 normalised over the units of a row or over the rows of a batch, and then scaled by gamma and shifted by
+                 beta, which are learned as biases are. In the statistics of a batch all rows with a sample weight above
+                 0 count alike. What predicts and evaluates takes running means and variances instead, which follow
+                 those of the batches by a tenth each step, the variances as estimates from a sample
 
     alternatives the backends among which a trainer with batch_size="tune" may choose: those that "auto" and the device
                  leave open, or the one that was asked for
@@ -92,8 +104,9 @@ class Network:
         precision: str | None = None,
         seed: int | Sequence[int] = 0,
         model_ids: Sequence[int] | None = None,
+        normalisation: str | Sequence[str | None] | None = None,
     ) -> None:
-        self.architecture = build_architecture(sizes, activation, output, cost)
+        self.architecture = build_architecture(sizes, activation, output, cost, normalisation)
         if not isinstance(n_models, int | np.integer) or n_models < 1:
             raise ConfigurationError(f"n_models={n_models!r}: expected a whole number of at least 1")
         self.model_ids = _whole_numbers(range(n_models) if model_ids is None else model_ids, "model_ids")
@@ -112,7 +125,7 @@ class Network:
         name = None if backend == "auto" else backend
         self.backend: Backend = get_backend(name, device, dtype, precision)
         self.alternatives = _alternatives(self.backend, name, device)
-        layout = ParameterLayout(self.architecture.sizes)
+        layout = ParameterLayout(self.architecture.sizes, self.architecture.normalisation)
         self.parameters = Parameters(self.backend, layout, self.n_models)
         self.initialiser = get_initialiser(initialiser)
         self.reset()
@@ -120,12 +133,17 @@ class Network:
     # ---------------------------------------------------------------- parameters
 
     def reset(self) -> None:
-        """Draw the initial weights and biases again."""
+        """Draw the initial weights and biases again; what normalises begins anew, too."""
         sources = [generator(seed, model_id) for seed, model_id in zip(self.seeds, self.model_ids, strict=True)]
         for l, (n_in, n_out) in enumerate(pairwise(self.sizes)):
             W, b = zip(*(draw_layer(self.initialiser, source, n_out, n_in) for source in sources), strict=True)
             self._put(np.stack(W, dtype=self.dtype), self.parameters.W[l])  # a device is slow at many small copies
             self._put(np.stack(b, dtype=self.dtype), self.parameters.b[l])
+        p = self.parameters
+        for tensors, value in ((p.gamma, 1), (p.beta, 0), (p.running_mean, 0), (p.running_variance, 1)):
+            for tensor in tensors:
+                if tensor is not None:
+                    self.backend.fill(tensor, value)
 
     def _put(self, x: HostArray, out: Array) -> None:
         self.backend.copy(self.backend.asarray(x, self.backend.dtype), out)
@@ -150,6 +168,16 @@ class Network:
         """biases[l]: (n_models, out). On a CPU backend a view: writing into it changes the network."""
         return [self.backend.to_host(b) for b in self.parameters.b]
 
+    @property
+    def normalising(self) -> list[dict[str, HostArray]]:
+        """What normalises each hidden layer: gamma, beta, running_mean and running_variance, as far as it has them.
+
+        (n_models, out) each. On a CPU backend views, as of `weights`.
+        """
+        p, n_hidden = self.parameters, self.architecture.n_layers - 1
+        found = [{name: getattr(p, name)[l] for name in NORMALISING} for l in range(n_hidden)]
+        return [{name: self.backend.to_host(x) for name, x in of.items() if x is not None} for of in found]
+
     def set_weights(self, layer: int, W: Any, b: Any | None = None) -> None:
         """Overwrite the weights of a layer and, if given, its biases.
 
@@ -162,10 +190,39 @@ class Network:
             raise ConfigurationError(
                 f"layer {layer} does not exist; {self.architecture} has layers 0 to {n_layers - 1}"
             )
+        self._set(layer, W=(W, self.parameters.W), b=(b, self.parameters.b))
+
+    def set_normalisation(
+        self,
+        layer: int,
+        gamma: Any | None = None,
+        beta: Any | None = None,
+        running_mean: Any | None = None,
+        running_variance: Any | None = None,
+    ) -> None:
+        """Overwrite what normalises a hidden layer, as far as it is given.
+
+        gamma, beta, ...   (out,) for all models, or (n_models, out)
+        Raises             ShapeError; ConfigurationError where the layer has no such thing
+        """
+        p, given = self.parameters, (gamma, beta, running_mean, running_variance)
+        there = dict(zip(NORMALISING, zip(given, (getattr(p, name) for name in NORMALISING), strict=True), strict=True))
+        for name, (value, tensors) in there.items():
+            if value is not None and not (0 <= layer < len(tensors) and tensors[layer] is not None):
+                raise ConfigurationError(
+                    f"layer {layer} has no {name}; normalisation is {self.architecture.normalisation}, by hidden layer"
+                )
+        if running_variance is not None and (np.asarray(running_variance) < 0).any():
+            raise ConfigurationError(f"running_variance[{layer}] holds values below 0, which no variance has")
+        self._set(layer, **there)
+
+    def _set(self, layer: int, **there: tuple[Any, list[Array]]) -> None:
+        """Overwrite tensors of a layer: name=(value or None, the tensors by layer); all are checked before any."""
         checked = []
-        for given, out, name in ((W, self.parameters.W[layer], "W"), (b, self.parameters.b[layer], "b")):
+        for name, (given, tensors) in there.items():
             if given is None:
                 continue
+            out = tensors[layer]
             array, shape = np.asarray(given, dtype=self.dtype), tuple(out.shape)
             if array.shape != shape:
                 expect(array, f"{name}[{layer}]", shape[1:], f"or {shape} with one for each model")
@@ -224,7 +281,7 @@ class Network:
             for start in range(0, len(X), ROWS_AT_A_TIME):
                 rows = X[start : start + ROWS_AT_A_TIME]
                 if ws is None or ws.batch.a0.shape[1] != len(rows):
-                    ws = Workspace(self.backend, self.architecture, self.n_models, len(rows), in_place=True)
+                    ws = Workspace(self.backend, self.architecture, self.parameters, len(rows), in_place=True)
                 self._feed(rows, ws)
                 part = outputs[:, start : start + len(rows)]
                 if on_device:
@@ -237,10 +294,13 @@ class Network:
         return check_inputs(bring(X, "X", self.backend), self.architecture)
 
     def forward(self, X: Any) -> Forward:
-        """Return z and a of every layer, on the host, for all rows of X (n_samples, in_features)."""
+        """Return z and a of every layer, on the host, for all rows of X (n_samples, in_features).
+
+        As when predicting: a layer that is normalised over a batch takes its running statistics.
+        """
         with self.backend.session():
             X = self._inputs(X)
-            ws = Workspace(self.backend, self.architecture, self.n_models, len(X))
+            ws = Workspace(self.backend, self.architecture, self.parameters, len(X))
             self._feed(X, ws)
         return Forward([self.backend.to_host(z) for z in ws.z], [self.backend.to_host(a) for a in ws.a])
 
@@ -266,20 +326,27 @@ class Network:
             return Evaluation(self.backend, self.architecture, self.parameters, X, targets, weights).run()
 
     def backpropagate(self, X: Any, Y: Any, per_sample: bool = False) -> Gradients:
-        """Return every layer's delta, and the gradients of weights and biases; nothing is changed.
+        """Return every layer's delta, and the gradients of all that is learned; nothing is changed.
+
+        The rows are one batch of a training, whose own statistics a layer that is normalised over a batch takes.
 
         X            (n_samples, in_features)
         Y            (n_samples, out) targets, or (n_samples,) labels
         per_sample   gradients of each example instead of their mean
-        Raises       ShapeError, DataError
+        Raises       ShapeError, DataError; ConfigurationError for per_sample where layers are normalised over a batch
         """
+        if per_sample and BATCH in self.architecture.normalisation:
+            raise ConfigurationError(
+                'per_sample=True with normalisation="batch": each example\'s cost depends on all rows of its batch, so '
+                'that it has no gradient of its own; leave per_sample away, or normalise by "layer"'
+            )
         with self.backend.session():
             X, targets = self._check(X, Y)
             return self._backpropagate(X, targets, per_sample)
 
     def _backpropagate(self, X: HostArray, targets: Targets, per_sample: bool) -> Gradients:
         backend, net, p = self.backend, self.architecture, self.parameters
-        ws = Workspace(backend, net, self.n_models, len(X), backward=True)
+        ws = Workspace(backend, net, p, len(X), backward=True)
         grad = Parameters(backend, p.layout, self.n_models, "the gradients")
         tally = Tally(backend.empty((4, self.n_models), np.float64))
         clock = backend.empty((3,), np.int64)
@@ -293,8 +360,11 @@ class Network:
         backpropagation(backend, net, p, ws, grad, tally, clock)
         if per_sample:
             return self._gradients_of_each(ws)
-        host = [np.array(backend.to_host(x)) / len(X) for x in (*grad.W, *grad.b)]
-        return Gradients(self._deltas(ws), host[: net.n_layers], host[net.n_layers :])
+        means: list[list[Any]] = [
+            [None if x is None else np.array(backend.to_host(x)) / len(X) for x in tensors]
+            for tensors in (grad.W, grad.b, grad.gamma, grad.beta)
+        ]
+        return Gradients(self._deltas(ws), *means)
 
     def _gradients_of_each(self, ws: Workspace) -> Gradients:
         """Take each example as a batch of its own in a stack of n_models * n_samples."""
@@ -307,7 +377,26 @@ class Network:
             self.backend.weight_gradient(delta.reshape(-1, 1, n_out), a_in.reshape(n_models * n, 1, -1), out)
             dW.append(self.backend.to_host(out).reshape(n_models, n, n_out, -1))
         deltas = self._deltas(ws)
-        return Gradients(deltas, dW, [d.copy() for d in deltas])
+        of_norms = [self._normalising_gradients_of_each(ws, l) for l in range(len(ws.norms))]
+        return Gradients(deltas, dW, [d.copy() for d in deltas], *([pair[i] for pair in of_norms] for i in range(2)))
+
+    def _normalising_gradients_of_each(self, ws: Workspace, l: int) -> tuple[HostArray | None, HostArray | None]:
+        """Return dC/dgamma and dC/dbeta of each example, (n_models, n_samples, out), for a layer normalised by rows."""
+        norm, backend, p = ws.norms[l], self.backend, self.parameters
+        if norm is None:
+            return None, None
+        shape = n_models, n, n_out = ws.delta[l].shape
+        d, gamma, dgamma, dbeta = (backend.empty(shape) for _ in range(4))
+        unused = backend.empty((n_models * n, n_out))
+        f = self.architecture.activations[l]
+        backend.hidden_delta(f, ws.delta[l + 1], p.W[l + 1], ws.u[l], ws.a[l + 1], d, unused[:n_models])
+        backend.copy(d, dbeta)
+        backend.copy(p.gamma[l][:, None], gamma)
+        each = replace(norm, mean=norm.mean.reshape(-1, 1), variance=norm.variance.reshape(-1, 1))
+        z, d = (x.reshape(-1, 1, n_out) for x in (ws.z[l], d))
+        gammas, betas, gradients = (x.reshape(-1, n_out) for x in (gamma, dbeta, dgamma))
+        backend.normalised_delta(each, z, gammas, betas, d, gradients, unused)
+        return backend.to_host(dgamma), backend.to_host(dbeta)
 
     def _deltas(self, ws: Workspace) -> list[HostArray]:
         return [self.backend.to_host(d) for d in ws.delta]

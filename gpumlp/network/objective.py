@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.protocol import COST, POSITION, Tally
+from gpumlp.errors import ConfigurationError
+from gpumlp.formulas.normalisation import BATCH
 from gpumlp.network.backpropagation import backpropagation
 from gpumlp.network.evaluation import build_source
 from gpumlp.network.feedforward import feedforward_to_output
@@ -33,6 +35,11 @@ class Objective:
 
     def __init__(self, net: Network, X: Any, Y: Any, sample_weight: Any = None, l2: float = 0.0) -> None:
         backend, architecture = net.backend, net.architecture
+        if BATCH in architecture.normalisation:
+            raise ConfigurationError(
+                'normalisation="batch" makes the cost depend on how rows are put into batches, so that a data set has '
+                'no one cost to descend; normalise by "layer", or train with a gpumlp.Trainer'
+            )
         self.net, self.l2, self.cost = net, l2, float("nan")
         self.penalty = float("nan")
         with backend.session():
@@ -44,7 +51,7 @@ class Objective:
             clock = backend.empty((3,), np.int64)
             backend.fill(clock, 0)
             tally = Tally(backend.empty((4, 1), np.float64))
-            ws = Workspace(backend, architecture, 1, batch, in_place=True, backward=True)
+            ws = Workspace(backend, architecture, net.parameters, batch, in_place=True, backward=True)
             grad, p = Parameters(backend, net.parameters.layout, 1, "the gradients"), net.parameters
 
         def piece() -> None:  # which does not hold on to self: the buffers go when the last one lets go of it

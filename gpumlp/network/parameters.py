@@ -1,4 +1,4 @@
-"""All parameters of a stack as one buffer, and the weights and biases as views of it."""
+"""All that a stack knows as one buffer, and the weights, biases and statistics as views of it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,36 @@ from itertools import pairwise
 from math import prod
 
 from gpumlp.backends.protocol import Array, Backend
+from gpumlp.formulas.normalisation import BATCH
 
 PADDING = 32  # values: each tensor begins at a multiple of 128 bytes in float32
 
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """Where each tensor of a network stands in a row of theta: all weights first, then all biases.
+    """Where each tensor of a network stands in a row of theta.
 
+    All weights come first, then all biases; behind them gamma and beta of the normalised layers, and at the end the
+    running statistics of those normalised over a batch, which no update rule moves. So a row is all that a model knows.
     Each tensor is padded with zeros, which stay zero under every update rule since their gradient is zero.
+
+    normalisation   "layer", "batch" or None for each hidden layer; () for none at all
     """
 
     sizes: tuple[int, ...]
+    normalisation: tuple[str | None, ...] = ()
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of W[0], W[1], ..., then of b[0], b[1], ..."""
+        """Shapes of W[0], W[1], ..., of b[0], b[1], ..., of all gamma, all beta, all running means and variances."""
         weights: list[tuple[int, ...]] = [(o, i) for i, o in pairwise(self.sizes)]
-        return weights + [(o,) for o in self.sizes[1:]]
+        biases: list[tuple[int, ...]] = [(o,) for o in self.sizes[1:]]
+        return weights + biases + 2 * self._of_layers(True) + 2 * self._of_layers(False)
+
+    def _of_layers(self, learned: bool) -> list[tuple[int, ...]]:
+        """Return the shape of what each normalised layer learns, or of its running statistics."""
+        pairs = zip(self.normalisation, self.sizes[1:-1], strict=False)
+        return [(n,) for kind, n in pairs if kind is not None and (learned or kind == BATCH)]
 
     @property
     def offsets(self) -> list[int]:
@@ -45,13 +57,27 @@ class ParameterLayout:
         return self.offsets[len(self.sizes) - 1]
 
     @property
+    def n_learned(self) -> int:
+        """Where all that is learned ends, and the running statistics begin."""
+        return self.offsets[self._n_tensors_learned]
+
+    @property
     def n_trainable(self) -> int:
-        """Number of weights and biases of one model, without padding."""
-        return sum(prod(shape) for shape in self.shapes)
+        """Number of all that one model learns, without padding."""
+        return sum(prod(shape) for shape in self.shapes[: self._n_tensors_learned])
+
+    @property
+    def _n_tensors_learned(self) -> int:
+        return 2 * (len(self.sizes) - 1 + len(self._of_layers(True)))
 
 
 class Parameters:
-    """A buffer theta (n_models, n_params) with its views W[l] (n_models, out, in) and b[l] (n_models, out)."""
+    """A buffer theta (n_models, n_params) with its views.
+
+    W[l], b[l]             (n_models, out, in) and (n_models, out)
+    gamma[l], beta[l]      (n_models, out) of a hidden layer; None where it is not normalised
+    running_mean[l], running_variance[l]   (n_models, out); None where it is not normalised over a batch
+    """
 
     def __init__(self, backend: Backend, layout: ParameterLayout, n_models: int, what: str = "the parameters") -> None:
         self.layout, self.backend = layout, backend
@@ -59,7 +85,14 @@ class Parameters:
         backend.fill(self.theta, 0.0)
         views = self.views(self.theta)
         n_layers = len(layout.sizes) - 1
-        self.W, self.b = views[:n_layers], views[n_layers:]
+        self.W, self.b = views[:n_layers], views[n_layers : 2 * n_layers]
+        kinds, rest = layout.normalisation or (None,) * (n_layers - 1), iter(views[2 * n_layers :])
+        self.gamma: list[Array]
+        self.beta: list[Array]
+        self.gamma, self.beta = ([None if kind is None else next(rest) for kind in kinds] for _ in range(2))
+        self.running_mean, self.running_variance = (
+            [next(rest) if kind == BATCH else None for kind in kinds] for _ in range(2)
+        )
 
     def views(self, theta: Array) -> list[Array]:
         """Return every tensor of a buffer that is laid out as theta."""

@@ -37,6 +37,7 @@ def header_of(model: SavedModel) -> dict[str, Any]:
         "model_ids": list(net.model_ids),
         "seeds": list(net.seeds),
         "dropout": list(net.dropout),
+        "normalisation": list(net.architecture.normalisation),
         "initialiser": initialiser_name(net.initialiser),
         "task": model.task,
         "classes": None if model.classes is None else model.classes.tolist(),
@@ -52,6 +53,8 @@ def arrays_of(model: SavedModel) -> dict[str, HostArray]:
     arrays = {}
     for l, (W, b) in enumerate(zip(model.network.weights, model.network.biases, strict=True)):
         arrays[f"W{l}"], arrays[f"b{l}"] = W, b
+    for l, of_layer in enumerate(model.network.normalising):
+        arrays |= {f"{name}{l}": array for name, array in of_layer.items()}
     for name, scaler in (("x", model.scaler), ("y", model.target_scaler)):
         if scaler is not None:
             arrays[f"{name}_mean"], arrays[f"{name}_scale"] = scaler.mean, scaler.scale

@@ -64,13 +64,19 @@ def restore(file: TensorFile, backend: str | None, device: str | None) -> SavedM
     arrays = _read_arrays(file, header, network)
     for l in range(network.architecture.n_layers):
         network.set_weights(l, arrays[f"W{l}"], arrays[f"b{l}"])
+    try:
+        for l, of_layer in enumerate(network.normalising):
+            network.set_normalisation(l, **{name: arrays[f"{name}{l}"] for name in of_layer})
+    except ConfigurationError as error:
+        raise ModelFileError(f"{file.path}: {error}; it is damaged, save the model again") from error
     return _furnish(file, header, network, arrays)
 
 
 def _check_size(file: TensorFile, header: dict[str, Any]) -> None:
     """Refuse a header that claims more parameters than the file holds."""
     try:
-        layout = ParameterLayout(tuple(int(n) for n in header["sizes"]))
+        kinds = tuple(header.get("normalisation") or ())
+        layout = ParameterLayout(tuple(int(n) for n in header["sizes"]), kinds)
         claimed = layout.n_trainable * len(header["model_ids"]) * np.dtype(header["dtype"]).itemsize
     except (KeyError, TypeError, ValueError, OverflowError):
         return  # `_build_network` says what is wrong with it
@@ -89,6 +95,7 @@ def _build_network(file: TensorFile, header: dict[str, Any], backend: str | None
             cost=header["cost"],
             initialiser=header["initialiser"] or "zeros",
             dropout=header["dropout"],
+            normalisation=header.get("normalisation"),  # which files of earlier versions do not have
             dtype=header["dtype"],
             backend=backend,
             device=device,
@@ -120,6 +127,8 @@ def _read_arrays(file: TensorFile, header: dict[str, Any], net: Network) -> dict
     expected: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     for l, (W, b) in enumerate(zip(net.weights, net.biases, strict=True)):
         expected[f"W{l}"], expected[f"b{l}"] = (W.shape, net.dtype), (b.shape, net.dtype)
+    for l, of_layer in enumerate(net.normalising):
+        expected |= {f"{name}{l}": (array.shape, net.dtype) for name, array in of_layer.items()}
     for name, key, length in (("x", "scaled", net.sizes[0]), ("y", "target_scaled", net.sizes[-1])):
         if header.get(key):
             for part in ("mean", "scale"):

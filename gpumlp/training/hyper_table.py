@@ -29,7 +29,7 @@ class HyperTable:
     """The hyperparameters of a stack.
 
     values   name -> (n_groups, n_models) float64: eta, l2, l1 and the rule's own. Group 0 are the weights, group 1 the
-             biases; there is one group where both have the same numbers
+             biases with gamma and beta; there is one group where both have the same numbers
     bounds   where the groups begin and end in a row of theta; what lies outside is not updated
     extras   which of "l2", "l1" and "clip" act
     """
@@ -63,9 +63,9 @@ class HyperTable:
         if not train_biases:
             self.bounds: tuple[int, ...] = (0, layout.n_weights)
         elif spared:
-            self.bounds = (0, layout.n_weights, layout.n_params)
+            self.bounds = (0, layout.n_weights, layout.n_learned)
         else:
-            self.bounds = (0, layout.n_params)
+            self.bounds = (0, layout.n_learned)
         n_groups = len(self.bounds) - 1
         self.values = {name: np.repeat(value[None], n_groups, axis=0) for name, value in given.items()}
         for name in spared if n_groups == 2 else ():

@@ -36,12 +36,13 @@ class TrainingStep:
         ws = Workspace(
             backend,
             architecture,
-            net.n_models,
+            p,
             source.batch,
             n_inputs,
             n_weights,
             in_place=True,
             backward=True,
+            numbers=numbers,
         )
         grad = Parameters(backend, p.layout, net.n_models, "the gradients")
         keys = model_keys(net.seeds, net.model_ids)

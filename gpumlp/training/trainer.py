@@ -46,8 +46,8 @@ class Trainer:
     schedule             name of a schedule, or a configured one: gpumlp.schedules.cosine(warmup=2)
     shuffle              True: each model has an order of its own in each epoch; "shared": one order for all; False: as
                          the rows stand
-    train_biases         whether biases are updated at all
-    momentum_on_biases   whether the rule's momentum acts on biases, too
+    train_biases         whether biases, and gamma and beta of normalised layers, are updated at all
+    momentum_on_biases   whether the rule's momentum acts on these, too
     state                initial state of the rule by name: (n_models, n_params), or a list of (like W, like b) by layer
     on_divergence        "raise" (default for one model) or "stop" (default for several): what happens when a model's
                          cost or weights are no longer finite; its weights return to its last finite epoch

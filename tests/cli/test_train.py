@@ -208,3 +208,27 @@ def test_what_the_library_logs_while_training_is_told_unless_quiet(gpumlp, monke
     assert "note      loops are compiled\n" in gpumlp("train", "iris", "--epochs", "1").err
     assert gpumlp("train", "iris", "--epochs", "1", "--quiet").err == ""
     assert not logging.getLogger("gpumlp").handlers
+
+
+@pytest.mark.parametrize(
+    ("kinds", "found", "told"),
+    [
+        ("batch", ("batch", "batch"), "batch normalisation"),
+        ("layer,none", ("layer", None), "layer normalisation"),
+        ("none", (None, None), "relu, softmax, cat"),
+    ],
+)
+def test_hidden_layers_are_normalised_as_asked_for(gpumlp, kinds, found, told, tmp_path):
+    path = tmp_path / "model.npz"
+    options = ("--hidden", "8,6", "--epochs", 2, "--normalisation", kinds, "--save", path)
+    ended = gpumlp("train", "iris", *options)
+    assert ended.status == 0, ended.err
+    assert told in ended.err
+    assert package.load(path).network.architecture.normalisation == found
+    assert gpumlp("predict", path, "iris").status == 0
+
+
+def test_a_kind_of_normalisation_that_does_not_exist_is_refused(gpumlp):
+    ended = gpumlp("train", "iris", *QUICK, "--normalisation", "bacth")
+    assert ended.status == 2
+    assert "did you mean 'batch'" in ended.err

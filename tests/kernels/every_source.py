@@ -29,7 +29,7 @@ class Made:
 @cache
 def every_source():
     """Return all that sources.py makes of the registries, with default parameters, for both dtypes."""
-    makers = (_bias_activation, _hidden_delta, _output_delta, _gather_batch, _update, _fixed)
+    makers = (_bias_activation, _normalising, _hidden_delta, _output_delta, _gather_batch, _update, _fixed)
     return tuple(made for real in REALS for maker in makers for made in maker(real))
 
 
@@ -69,6 +69,17 @@ def _bias_activation(real):
             yield _make("bias_activation", (f, real, keeps_z, dropout), real, *parts)
 
 
+def _normalising(real):
+    for f, dropout, keeps_u in product(_units(), (False, True), (False, True)):
+        if not keeps_u and reads_z(f):
+            continue
+        parts = (f"activation {f.name}", f"dropout {dropout}", f"keeps u {keeps_u}")
+        yield _make("normalise_batch", (f, real, keeps_u, dropout), real, *parts)
+        for long_rows in (False, True):
+            arguments = (f, real, keeps_u, dropout, long_rows)
+            yield _make("normalise_rows", arguments, real, *parts, f"long rows {long_rows}")
+
+
 def _hidden_delta(real):
     for f, dropout in product(_units(), (False, True)):
         yield _make("hidden_delta", (f, real, dropout), real, f"activation {f.name}", f"dropout {dropout}")
@@ -97,7 +108,7 @@ def _update(real):
 
 
 def _fixed(real):
-    for maker in ("gradient_norm", "finite_models"):
+    for maker in ("gradient_norm", "finite_models", "batch_statistics"):
         yield _make(maker, (real,), real)
-    for long_rows in (False, True):
-        yield _make("softmax", (real, long_rows), real, f"long rows {long_rows}")
+    for maker, long_rows in product(("softmax", "rows_delta"), (False, True)):
+        yield _make(maker, (real, long_rows), real, f"long rows {long_rows}")

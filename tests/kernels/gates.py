@@ -28,6 +28,12 @@ BUDGETS = {
     "softmax": Budget(THREADS, 72),
     "hidden_delta": Budget(THREADS, 96, wide_loads=True, wide_stores=True),
     "gradient_norm": Budget(THREADS, 48, wide_loads=True),
+    "normalise_rows": Budget(THREADS, 92, wide_loads=True, wide_stores=True),
+    "normalise_batch": Budget(THREADS, 76, wide_loads=True, wide_stores=True),
+    "rows_delta": Budget(THREADS, 96, wide_loads=True, wide_stores=True),
+    "batch_statistics": Budget(THREADS, 88, wide_loads=True),
+    "gamma_gradients": Budget(THREADS, 68, wide_loads=True),
+    "batch_delta": Budget(THREADS, 72, wide_loads=True, wide_stores=True),
     "update": Budget(THREADS, 88, wide_loads=True, wide_stores=True),
     "finite_models": Budget(THREADS, 48, wide_loads=True),
 }

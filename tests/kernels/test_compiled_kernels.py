@@ -2,8 +2,9 @@
 
 All sources for all architectures would take half an hour on two cores. For sm_90 all are compiled, with two exceptions.
 gather_batch copies X in other blocks than those that compute a rule's numbers: there each dtype of X meets each other
-choice, but not each rule. For long rows of output_delta each cost and each activation occurs, but not each pair. For
-the other architectures those are compiled in which every activation, cost, rule and dtype, dropout on and off, each
+choice, but not each rule. For long rows of output_delta each cost and each activation occurs, but not each pair; of
+the normalising ways forward, which compute what bias_activation does, each choice, but not each pair of them. For the
+other architectures those are compiled in which every activation, cost, rule and dtype, dropout on and off, each
 penalty on and off, ... occurs in each kernel. That takes about two minutes.
 """
 
@@ -29,9 +30,10 @@ def sources_for(arch):
     if arch != THOROUGH:
         return covering(made)
     gathering = [m for m in made if m.maker == "gather_batch"]
+    forward = [m for m in made if m.maker in ("normalise_rows", "normalise_batch")]
     long_rows = [m for m in made if m.maker == "output_delta" and "long rows True" in m.parts]
-    rest = [m for m in made if m not in gathering and m not in long_rows]
-    return rest + covering(gathering, together=2, apart=("X", "rule")) + covering(long_rows)
+    rest = [m for m in made if m not in gathering and m not in long_rows and m not in forward]
+    return rest + covering(gathering, together=2, apart=("X", "rule")) + covering(long_rows) + covering(forward)
 
 
 def groups():

@@ -97,6 +97,16 @@ def test_each_tensor_begins_at_a_multiple_of_the_padding():
     assert all(offset % PADDING == 0 for offset in ParameterLayout((33, 32, 1)).offsets)
 
 
+def test_running_statistics_stand_behind_all_that_is_learned():
+    net = gpumlp.Network((4, 33, 5, 2), normalisation=["batch", "layer"])
+    layout = net.parameters.layout
+    n_learned = 4 * 33 + 33 + 33 * 5 + 5 + 5 * 2 + 2 + 2 * (33 + 5)
+    assert layout.n_trainable == n_learned
+    assert layout.n_learned < layout.n_params == layout.n_learned + 2 * 64
+    assert gpumlp.Trainer(net).hyper.bounds == (0, layout.n_learned)
+    assert gpumlp.Trainer(net, l2=0.1).hyper.bounds == (0, layout.n_weights, layout.n_learned)
+
+
 def test_weights_and_biases_are_views_of_one_buffer():
     net = gpumlp.Network((4, 6, 2), "tanh", "identity", n_models=3, cost="quadratic", backend="numpy")
     assert [w.shape for w in net.weights] == [(3, 6, 4), (3, 2, 6)]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.errors import ConfigurationError
 from gpumlp.network import objective
 from gpumlp.network.objective import Objective
 
@@ -47,3 +48,20 @@ def test_pieces_of_the_rows_add_up_to_the_whole(backend, monkeypatch):
     whole, pieces = (made(backend, monkeypatch, rows=rows)[3](theta) for rows in (4096, 7))
     assert whole[0] == pytest.approx(pieces[0], rel=1e-12)
     np.testing.assert_allclose(whole[1], pieces[1], rtol=1e-9, atol=1e-14)
+
+
+def test_the_gradient_of_layers_that_are_normalised_over_units_is_that_of_finite_differences(backend):
+    X, y = labelled()
+    net = gpumlp.Network((4, 5, 3), "tanh", dtype="float64", backend=backend, seed=3, normalisation="layer")
+    f = Objective(net, X, y)
+    theta = f.parameters()
+    _, gradient = f(theta)
+    direction = np.random.default_rng(0).standard_normal(len(theta)) * (gradient != 0)
+    slope = (f(theta + 1e-6 * direction)[0] - f(theta - 1e-6 * direction)[0]) / 2e-6
+    assert slope == pytest.approx(float(gradient @ direction), rel=1e-6)
+
+
+def test_a_data_set_has_no_one_cost_if_batches_are_normalised():
+    net = gpumlp.Network((4, 5, 3), normalisation="batch")
+    with pytest.raises(ConfigurationError, match="no one cost"):
+        Objective(net, *labelled())

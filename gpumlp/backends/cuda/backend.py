@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from gpumlp.backends.cuda.gemm import Gemm
 from gpumlp.backends.cuda.graph import CapturedStep
 from gpumlp.backends.cuda.modules import Modules
 from gpumlp.backends.cuda.sources import C_TYPES, CHUNKS_OF_GROUP, HIT_KINDS, Source
-from gpumlp.backends.protocol import Array, Batch, BatchSource, Dropout, StepNumbers, Tally
+from gpumlp.backends.protocol import Array, Batch, BatchSource, Dropout, Normalisation, StepNumbers, Tally
 from gpumlp.errors import DataError
 from gpumlp.formulas.activations import Activation
+from gpumlp.formulas.normalisation import LAYER
 from gpumlp.formulas.output_delta import OutputDelta
 from gpumlp.randomness.feistel import half_bits
 from gpumlp.randomness.streams import DROPOUT, dropout_threshold
@@ -213,20 +214,87 @@ class CudaBackend:
             self._launch(module, "softmax", blocks, threads, b=b, **shape, n_out=features, group=group, z=z, a=a_out)
             return
         module = sources.bias_activation(activation, self.dtype, z is not a_out, dropout is not None)
-        vectors = ceil_div(z.size * self.dtype.itemsize, 16)
-        drawn = self._mask(dropout)
-        del drawn["keep"]
         self._launch(
             module,
             "bias_activation",
-            min(ceil_div(vectors, THREADS), MAX_BLOCKS),
+            self._blocks_of_vectors(z),
             THREADS,
             b=b,
             **shape,
             features=features,
-            **drawn,
+            **self._mask_forward(dropout),
             z=z,
             a=a_out,
+        )
+
+    def normalised_layer(
+        self,
+        activation: Activation,
+        norm: Normalisation,
+        a_in: Array,
+        W: Array,
+        b: Array,
+        gamma: Array,
+        beta: Array,
+        z: Array,
+        u: Array,
+        a_out: Array,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Set z = a_in W^T + b, u = gamma zhat + beta and a_out = f(u); u may be a_out itself."""
+        self.linear(a_in, W, z)
+        n_models, batch, features = z.shape
+        made_for = (activation, self.dtype, u is not a_out, dropout is not None)
+        arguments = {
+            "b": b,
+            "gamma": gamma,
+            "beta": beta,
+            "n_models": n_models,
+            "batch": batch,
+            "features": features,
+            **self._mask_forward(dropout),
+            "z": z,
+            "u": u,
+            "a": a_out,
+            "mean": norm.mean,
+            "variance": norm.variance,
+        }
+        if norm.kind == LAYER:
+            threads, group, long_rows = self._vector_row_shape(features)
+            blocks = min(ceil_div(n_models * batch, threads // group), MAX_BLOCKS)
+            module = sources.normalise_rows(*made_for, long_rows)
+            self._launch(module, "normalise_rows", blocks, threads, group=group, **arguments)
+            return
+        if norm.row_weight is not None:
+            self._measure(norm, b, z)
+        module = sources.normalise_batch(*made_for)
+        self._launch(module, "normalise_batch", self._blocks_of_vectors(z), THREADS, **arguments)
+
+    def _measure(self, norm: Normalisation, b: Array, z: Array) -> None:
+        """Set mean and variance of a batch, and let the running ones follow."""
+        n_models, batch, features = z.shape
+        running_mean, running_variance = norm.running or (None, None)
+        tiles = self._tiles(batch, features)
+        copies = {} if norm.numbers is None else norm.numbers.copies
+        of_sums = self._sums_of_tiles("batch_statistics", n_models, features, tiles, values=3)
+        self._launch(
+            sources.batch_statistics(self.dtype),
+            "batch_statistics",
+            n_models * tiles.n_chunks * tiles.n_tiles,
+            THREADS,
+            b=b,
+            z=z,
+            row_weight=norm.row_weight,
+            skip=copies["skip"][0] if copies else None,
+            batch=batch,
+            features=features,
+            rows_of_chunk=tiles.rows_of_chunk,
+            lanes=tiles.lanes,
+            **of_sums,
+            mean=norm.mean,
+            variance=norm.variance,
+            count=norm.count,
+            **_with_stride(running_mean=running_mean, running_variance=running_variance),
         )
 
     # ---------------------------------------------------------------- backward
@@ -283,31 +351,86 @@ class CudaBackend:
         self._note(delta_next, W_next)
         self._gemm.backward(delta_next, W_next, delta)
         n_models, batch, features = delta.shape
-        width = 16 // self.dtype.itemsize
-        lanes = power_of_two(ceil_div(features, width), 32)
-        n_tiles, strands = ceil_div(features, lanes * width), THREADS // lanes
-        # by the sizes of a model alone, so that its sums are the same in any stack
-        rows_of_chunk = min(max(ceil_div(batch * n_tiles, ENOUGH_BLOCKS), strands), 16 * strands)
-        rows_of_chunk = max(rows_of_chunk, ceil_div(batch, MAX_CHUNKS))
-        n_chunks = ceil_div(batch, rows_of_chunk)
+        tiles = self._tiles(batch, features)
         self._launch(
             sources.hidden_delta(activation, self.dtype, dropout is not None),
             "hidden_delta",
-            n_models * n_chunks * n_tiles,
+            n_models * tiles.n_chunks * tiles.n_tiles,
             THREADS,
             z=z,
             a=a,
             batch=batch,
             features=features,
-            rows_of_chunk=rows_of_chunk,
-            lanes=lanes,
+            rows_of_chunk=tiles.rows_of_chunk,
+            lanes=tiles.lanes,
             **self._mask(dropout),
-            partials=self._arena.scratch("hidden_delta sums", n_models * rows_of_sums(n_chunks) * features, self.dtype),
-            tickets=self._arena.scratch(
-                "hidden_delta tickets", n_models * n_tiles * tickets_of_sum(n_chunks), np.uint32, zeroed=True
-            ),
+            **self._sums_of_tiles("hidden_delta", n_models, features, tiles),
             delta=delta,
             db=db,
+        )
+
+    def normalised_delta(
+        self,
+        norm: Normalisation,
+        z: Array,
+        gamma: Array,
+        dbeta: Array,
+        delta: Array,
+        dgamma: Array,
+        db: Array,
+    ) -> None:
+        """Set dgamma, delta = dC/dz and db."""
+        (n_models, batch, features), of_all = z.shape, {"z": z, "mean": norm.mean, "variance": norm.variance}
+        of_all |= {"batch": batch, "features": features, "delta": delta, "dgamma": dgamma}
+        if norm.kind == LAYER:
+            self._rows_delta(n_models, gamma=gamma, db=db, **of_all)
+            return
+        tiles, module = self._tiles(batch, features), sources.batch_statistics(self.dtype)
+        self._launch(
+            module,
+            "gamma_gradients",
+            n_models * tiles.n_chunks * tiles.n_tiles,
+            THREADS,
+            rows_of_chunk=tiles.rows_of_chunk,
+            lanes=tiles.lanes,
+            **self._sums_of_tiles("gamma_gradients", n_models, features, tiles),
+            **of_all,
+        )
+        self._launch(
+            module,
+            "batch_delta",
+            self._blocks_of_vectors(z),
+            THREADS,
+            row_weight=norm.row_weight,
+            count=norm.count,
+            gamma=gamma,
+            dbeta=dbeta,
+            n_models=n_models,
+            db=db,
+            **of_all,
+        )
+
+    def _rows_delta(self, n_models: int, *, batch: int, features: int, **arguments: Any) -> None:
+        """Launch the way back of a layer that is normalised over units."""
+        threads, group, long_rows = self._vector_row_shape(features)
+        slots = threads // group
+        # by the sizes of a model alone, so that its sums are the same in any stack
+        rows_of_chunk = min(max(ceil_div(batch, ENOUGH_BLOCKS), slots), 16 * slots)
+        rows_of_chunk = max(rows_of_chunk, ceil_div(batch, MAX_CHUNKS))
+        n_chunks = ceil_div(batch, rows_of_chunk)
+        n_sums, n_tickets = n_models * rows_of_sums(n_chunks) * 2 * features, n_models * tickets_of_sum(n_chunks)
+        self._launch(
+            sources.rows_delta(self.dtype, long_rows),
+            "rows_delta",
+            n_models * n_chunks,
+            threads,
+            batch=batch,
+            features=features,
+            rows_of_chunk=rows_of_chunk,
+            group=group,
+            partials=self._arena.scratch("rows_delta sums", n_sums, self.dtype),
+            tickets=self._arena.scratch("rows_delta tickets", n_tickets, np.uint32, zeroed=True),
+            **arguments,
         )
 
     # ---------------------------------------------------------------- update
@@ -456,6 +579,46 @@ class CudaBackend:
             "keep": keep,
         }
 
+    def _mask_forward(self, dropout: Dropout | None) -> dict[str, Any]:
+        """Return the same of a kernel that does not undo the growth of what stays."""
+        drawn = self._mask(dropout)
+        del drawn["keep"]
+        return drawn
+
+    def _blocks_of_vectors(self, x: Array) -> int:
+        """Return how many blocks walk over an array in vectors of 16 bytes."""
+        return min(ceil_div(ceil_div(x.size * self.dtype.itemsize, 16), THREADS), MAX_BLOCKS)
+
+    def _tiles(self, batch: int, features: int) -> Tiles:
+        """Return how the sums over a batch are divided: by the sizes of a model alone, so that they are the same in any
+        stack.
+        """
+        width = 16 // self.dtype.itemsize
+        lanes = power_of_two(ceil_div(features, width), 32)
+        n_tiles, strands = ceil_div(features, lanes * width), THREADS // lanes
+        rows_of_chunk = min(max(ceil_div(batch * n_tiles, ENOUGH_BLOCKS), strands), 16 * strands)
+        rows_of_chunk = max(rows_of_chunk, ceil_div(batch, MAX_CHUNKS))
+        return Tiles(lanes, n_tiles, rows_of_chunk, ceil_div(batch, rows_of_chunk))
+
+    def _sums_of_tiles(
+        self, kernel: str, n_models: int, features: int, tiles: Tiles, values: int = 1
+    ) -> dict[str, Any]:
+        """Return the scratch of a kernel that sums over a batch some values for each unit."""
+        n_sums = n_models * rows_of_sums(tiles.n_chunks) * values * features
+        n_tickets = n_models * tiles.n_tiles * tickets_of_sum(tiles.n_chunks)
+        return {
+            "partials": self._arena.scratch(f"{kernel} sums", n_sums, self.dtype),
+            "tickets": self._arena.scratch(f"{kernel} tickets", n_tickets, np.uint32, zeroed=True),
+        }
+
+    def _vector_row_shape(self, n: int) -> tuple[int, int, bool]:
+        """Return what _row_shape does, for lanes that take 16 bytes at a time where rows consist of them."""
+        threads, group, long_rows = self._row_shape(n)
+        is_aligned = n * self.dtype.itemsize % 16 == 0
+        if long_rows or not is_aligned:
+            return threads, group, long_rows
+        return threads, power_of_two(n * self.dtype.itemsize // 16, 32), False
+
     def _row_shape(self, n: int) -> tuple[int, int, bool]:
         """Return a block's threads, how many of them share a row of n, and whether all do."""
         if n > LONG_ROW and n * self.dtype.itemsize % 16 == 0:
@@ -510,6 +673,20 @@ class CudaBackend:
             tally=tally.values,
             **arguments,
         )
+
+
+class Tiles(NamedTuple):
+    """How a sum over a batch is divided: blocks take tiles of columns, and of these chunks of rows."""
+
+    lanes: int
+    n_tiles: int
+    rows_of_chunk: int
+    n_chunks: int
+
+
+def _with_stride(**arrays: Array | None) -> dict[str, Any]:
+    """Return arguments of a kernel that may be null: there is then no stride to be filled in."""
+    return {**arrays, **{f"{name}_stride": 0 for name, x in arrays.items() if x is None}}
 
 
 def _penalties(source: BatchSource, numbers: StepNumbers | None) -> int:

@@ -29,7 +29,7 @@ SCALARS = {
     "double": np.float64,
 }
 # what kernels read or write 16 bytes at a time
-VECTORS = frozenset(("z", "a", "a0", "y", "delta", "grad", "theta", "state", "x"))
+VECTORS = frozenset(("z", "u", "a", "a0", "y", "delta", "grad", "theta", "state", "x"))
 SIGNATURE = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(\w+)\s*\(([^)]*)\)')
 
 

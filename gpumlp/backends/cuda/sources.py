@@ -18,6 +18,13 @@ from gpumlp.backends.protocol import COST, EPOCH, FIRST_BAD, HITS, POSITION, STE
 from gpumlp.errors import BackendUnavailable, FormulaError
 from gpumlp.formulas.activations import SOFTMAX, Activation
 from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
+from gpumlp.formulas.normalisation import (
+    delta_of_batch_recording,
+    delta_of_rows_recording,
+    gamma_gradient_recording,
+    running_recording,
+    scaled_recording,
+)
 from gpumlp.formulas.output_delta import OutputDelta, weighted_delta
 from gpumlp.formulas.printers import cuda_function
 from gpumlp.formulas.term import record
@@ -126,12 +133,55 @@ def paste(
 @lru_cache(maxsize=512)
 def bias_activation(activation: Activation, dtype: Any, keeps_z: bool, dropout: bool) -> Source:
     """Return the module of a layer's way forward."""
-    functions = [cuda_function(record(activation.value, "z"), "activation_value")]
-    if dropout:
-        functions.append(cuda_function(dropout_recording(), "drop"))
+    functions = _activating(activation, dropout)
     defines = [("KEEPS_Z", int(keeps_z)), ("DROPOUT", int(dropout))]
     made_for = activation.name + " keeping z" * keeps_z + " dropout" * dropout
     return paste("bias_activation.cu", made_for, dtype, functions, defines)
+
+
+def _activating(activation: Activation, dropout: bool) -> list[str]:
+    """Return the functions of f and of dropout."""
+    functions = [cuda_function(record(activation.value, "z"), "activation_value")]
+    return [*functions, cuda_function(dropout_recording(), "drop")] if dropout else functions
+
+
+@lru_cache(maxsize=512)
+def normalise_rows(activation: Activation, dtype: Any, keeps_u: bool, dropout: bool, long_rows: bool = False) -> Source:
+    """Return the module of the way forward of a layer that is normalised over units; long_rows as in output_delta."""
+    functions = [cuda_function(scaled_recording(), "scaled"), *_activating(activation, dropout)]
+    defines = [("KEEPS_U", int(keeps_u)), ("DROPOUT", int(dropout)), ("LONG_ROWS", int(long_rows))]
+    made_for = activation.name + " keeping u" * keeps_u + " dropout" * dropout + " long rows" * long_rows
+    return paste("normalise_rows.cu", made_for, dtype, functions, defines)
+
+
+@lru_cache(maxsize=512)
+def normalise_batch(activation: Activation, dtype: Any, keeps_u: bool, dropout: bool) -> Source:
+    """Return the module of the way forward of a layer that is normalised over a batch."""
+    functions = [cuda_function(scaled_recording(), "scaled"), *_activating(activation, dropout)]
+    defines = [("KEEPS_U", int(keeps_u)), ("DROPOUT", int(dropout))]
+    made_for = activation.name + " keeping u" * keeps_u + " dropout" * dropout
+    return paste("normalise_batch.cu", made_for, dtype, functions, defines)
+
+
+@lru_cache(maxsize=4)
+def rows_delta(dtype: Any, long_rows: bool = False) -> Source:
+    """Return the module of the way back of a layer that is normalised over units; long_rows as in output_delta."""
+    functions = [
+        cuda_function(gamma_gradient_recording(), "gamma_gradient"),
+        cuda_function(delta_of_rows_recording(), "delta_of_row"),
+    ]
+    return paste("rows_delta.cu", "long rows" * long_rows, dtype, functions, [("LONG_ROWS", int(long_rows))])
+
+
+@lru_cache(maxsize=2)
+def batch_statistics(dtype: Any) -> Source:
+    """Return the module of the statistics of a batch, and of the way back of a layer that is normalised with them."""
+    functions = [
+        cuda_function(gamma_gradient_recording(), "gamma_gradient"),
+        cuda_function(delta_of_batch_recording(), "delta_of_batch"),
+        cuda_function(running_recording(), "follow"),
+    ]
+    return paste("batch_statistics.cu", "", dtype, functions)
 
 
 @lru_cache(maxsize=512)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from cuda_cases import compute, draw, gather, layer, norm, on_host, output, update
+from normalised_layers import normalised
 
 import gpumlp
 
@@ -42,9 +43,9 @@ def train(
     weights    None, "shared" or "own"
     explicit   whether the order of the rows is given
     noted      list that is given what was captured: the training's step, then the validation's
-    options    of Network: n_models, dropout, initialiser, precision; all others of Trainer
+    options    of Network: n_models, dropout, normalisation, initialiser, precision; all others of Trainer
     """
-    of_network = {k: options.pop(k) for k in ("n_models", "dropout", "initialiser", "precision") if k in options}
+    of_network = {k: options.pop(k) for k in OF_NETWORK if k in options}
     net = gpumlp.Network(
         sizes,
         activation,
@@ -74,6 +75,7 @@ def train(
         noted += graphs_in(captured)
     found = {f"start {i}": x for i, x in enumerate(start)}
     found |= {f"parameters {i}": x.copy() for i, x in enumerate((*net.weights, *net.biases))}
+    found |= {f"{name} {l}": x.copy() for l, of in enumerate(net.normalising) for name, x in of.items()}
     found |= {f"state {name}": on_host(net.backend, x) for name, x in trainer.state.items()}
     found |= {f"history {name}": np.array(history[name]) for name in history.names if name not in NOT_RESULTS}
     found |= {f"score {name}": x for name, x in net.evaluate(X, Y, weights).items()}
@@ -97,6 +99,7 @@ def graphs_in(noted):
     return [step for step in noted if getattr(step, "graph", None) is not None]
 
 
+OF_NETWORK = ("n_models", "dropout", "normalisation", "initialiser", "precision")
 NOT_RESULTS = ("seconds", "samples_per_second")
 
 TRAININGS = {
@@ -136,6 +139,22 @@ TRAININGS = {
         "l1": 0.001,
         "dropout": [0.0, 0.5],
     },
+    "units and batches normalised": {
+        "sizes": (4, 33, 8, 7, 2),
+        "activation": ["tanh", "gelu", "silu"],
+        "normalisation": ["batch", "layer", "batch"],
+        "n_models": 3,
+        "dropout": 0.2,
+        "weights": "own",
+        "clip_norm": 1.0,
+    },
+    "large batches normalised, several chunks": {
+        "sizes": (4, 132, 33, 11),
+        "normalisation": ["batch", "layer"],
+        "n_rows": 700,
+        "batch_size": 600,
+        "dtype": "float64",
+    },
     "large batches, several chunks": {
         "sizes": (4, 33, 11),
         "activation": "silu",
@@ -152,6 +171,11 @@ CASES = {
     "unaligned layer": layer("gelu", batch=517, n_out=33),
     "layer of long columns": layer("tanh", 2, 5003, 1, 4, 1, in_place=True),
     "narrow layer": layer("tanh", batch=2051, n_out=16, in_place=True),
+    "batch normalised": normalised("batch, weights of each model", "gelu", 3, 331, 2, 33, 0.3),
+    "wide batch normalised": normalised("batch", "tanh", 2, 300, 2, 132),
+    "rows normalised": normalised("layer", "gelu", 3, 331, 2, 33, 0.3),
+    "wide rows normalised": normalised("layer", "tanh", 2, 300, 2, 132),
+    "long rows normalised": normalised("layer", "tanh", 2, 35, 2, 1028, 0.3),
     "output": output("categorical_cross_entropy", "softmax", batch=301, n_out=10, hits=True),
     "long rows": output("categorical_cross_entropy", "softmax", 2, 70, 1028, hits=True),
     "long rows, one cost": output("quadratic", "tanh", batch=35, n_out=1032, hits=True, train=False),

@@ -39,6 +39,20 @@ def nodes_of(graph):
     return Counter(lines[i + 1].strip() for i, line in enumerate(lines) if 'label="' in line and "_node_" in line)
 
 
+# launches that a normalised layer has besides, and those that it has instead
+NORMALISING = {
+    "layer": {"normalise_rows": 1, "rows_delta": 1, "bias_activation": -1},
+    "batch": {
+        "batch_statistics": 1,
+        "normalise_batch": 1,
+        "gamma_gradients": 1,
+        "batch_delta": 1,
+        "bias_activation": -1,
+    },
+    None: {},
+}
+
+
 def expected(n_layers, clip=False):
     once = {"gather_batch": 1, "output_delta": 1, "update": 1, "GemmStridedBatchedEx": 3 * n_layers - 1}
     hidden = {"bias_activation": n_layers - 1, "hidden_delta": n_layers - 1} if n_layers > 1 else {}
@@ -88,6 +102,21 @@ def test_a_step_is_one_graph_of_five_launches_for_each_layer(n_layers, clip):
     noted, options = [], {"clip_norm": 1.0} if clip else {}
     counts = count(noted, sizes=SIZES[n_layers], epochs=2, **options)
     expect_only_graphs(counts, n_layers, clip, noted)
+
+
+@pytest.mark.parametrize("kinds", [("layer", None), ("batch", "layer"), ("batch", "batch")], ids=str)
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+def test_a_layer_normalised_over_units_costs_one_launch_more_and_one_over_a_batch_three(activation, kinds):
+    noted = []
+    counts = count(noted, sizes=SIZES[3], epochs=2, normalisation=kinds, activation=activation, dropout=0.3)
+    wanted = Counter(expected(3))
+    for kind in kinds:
+        wanted.update(NORMALISING[kind])
+    wanted = dict(+wanted)
+    assert sum(wanted.values()) == 5 * 3 + kinds.count("layer") + 3 * kinds.count("batch")
+    _, *later = counts.steps()
+    assert later == [{"graphs": {"launches": 1}, "graph_nodes": wanted}] * len(later)
+    assert nodes_of(noted[0].graph) == wanted
 
 
 @pytest.mark.parametrize("way", list(WAYS))

@@ -25,6 +25,10 @@ def every_source(dtype):
     return {
         "bias_activation": sources.bias_activation(TANH, dtype, True, True),
         "hidden_delta": sources.hidden_delta(TANH, dtype, True),
+        "normalise_rows": sources.normalise_rows(TANH, dtype, True, True),
+        "normalise_batch": sources.normalise_batch(TANH, dtype, True, True),
+        "batch_statistics": sources.batch_statistics(dtype),
+        "rows_delta": sources.rows_delta(dtype),
         "output_delta": sources.output_delta(output_delta(*pair), pair[1], dtype),
         "softmax": sources.softmax(dtype),
         "gather_batch": sources.gather_batch("uint8", "int64", True, RULES.get("adam"), dtype),

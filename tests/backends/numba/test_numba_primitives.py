@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from normalised_layers import DEGENERATE, SIZES, WAYS, normalised
 
-from gpumlp.backends import numba_backend, numba_program
+from gpumlp.backends import numba_backend, numba_normalisation, numba_program
 from gpumlp.backends.numba_batches import NumbaRowWindow
 from gpumlp.backends.numpy_batches import RowWindow
 from gpumlp.backends.protocol import Batch, BatchSource, Dropout, StepNumbers, Tally
@@ -36,8 +37,9 @@ def divide_everything(monkeypatch):
     """Let the smallest work be dealt out to the threads."""
     for name in ("WORTH_A_THREAD", "WORTH_A_PART"):
         monkeypatch.setattr(numba_program, name, 1e-3)
-    for name in ("PIECE_WORK", "PIECE_UNITS"):
-        monkeypatch.setattr(numba_backend, name, 1)
+    monkeypatch.setattr(numba_backend, "PIECE_WORK", 1)
+    for module in (numba_backend, numba_normalisation):
+        monkeypatch.setattr(module, "PIECE_UNITS", 1)
 
 
 def compare(case, dtype, exact=()):
@@ -95,7 +97,7 @@ def test_a_layer_goes_forward_and_back(activation, dtype):
     compare(layer(activation), dtype)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 131, 3, 70), (1, 65, 3, 33)], ids=str)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 def test_a_layer_of_any_size(sizes, rate, dtype):
     n_models, batch, n_in, n_out = sizes
@@ -295,6 +297,34 @@ def test_a_gradient_is_clipped_by_its_norm(value, dtype):
     compare(update("sgd", ("clip",), bounds=(0, 64 * 600), n_models=2), dtype)
 
 
+# ---------------------------------------------------------------- a normalised layer
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_normalised_layer_goes_forward_and_back(way, activation, rate, dtype):
+    compare(normalised(way, activation, rate=rate), dtype)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_a_normalised_layer_of_any_size(sizes, way, dtype, monkeypatch):
+    compare(normalised(way, "tanh", *sizes), dtype)
+    divide_everything(monkeypatch)
+    compare(normalised(way, "gelu", *sizes, rate=0.3), dtype)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("sizes", DEGENERATE, ids=str)
+def test_what_cancels_in_a_normalised_layer_leaves_rounding_alone(sizes, way, dtype):
+    b, truth = get_backend("numba", dtype=dtype), get_backend("numpy", dtype="float64")
+    case = normalised(way, "tanh", *sizes)
+    found, wanted = case(b), case(truth)
+    for name, value in wanted.items():
+        assert np.allclose(found[name], value, rtol=1e-3, atol=1e-10 if dtype == "float64" else 1e-2), name
+
+
 # ---------------------------------------------------------------- threads
 
 
@@ -302,7 +332,9 @@ def test_a_gradient_is_clipped_by_its_norm(value, dtype):
     update("adam", ("l2",), 3, (0, 6400, 9600)),
     output("categorical_cross_entropy", "softmax", 3, 700, 5),
     layer("tanh", 4, 33, 5, 70),
-], ids=["update", "output", "layer"])  # fmt: skip
+    normalised("layer", "gelu", 4, 67, 1, 70, 0.3),
+    normalised("batch", "gelu", 4, 67, 1, 70, 0.3),
+], ids=["update", "output", "layer", "normalised rows", "normalised batch"])  # fmt: skip
 def test_one_thread_and_two_give_the_same_bits(case, dtype, monkeypatch):
     divide_everything(monkeypatch)
     found = []

@@ -1,0 +1,89 @@
+"""Models with normalised layers, exchanged."""
+
+import numpy as np
+import pytest
+from exchanged_models import NEAR, X, classifier, regression
+
+import gpumlp
+from gpumlp.convert import load_safetensors, one_of, save_safetensors, to_onnx, to_sklearn, to_torch
+from gpumlp.errors import ConfigurationError
+
+KINDS = [("batch", "batch"), ("layer", "layer"), ("batch", "layer"), (None, "layer")]
+every_kind = pytest.mark.parametrize("kinds", KINDS, ids=str)
+both_dtypes = pytest.mark.parametrize("dtype", list(NEAR))
+
+
+def trained(kinds, make=classifier, **options):
+    """A model whose gamma, beta and running statistics are those of a few steps."""
+    model = make(normalisation=kinds, **options)
+    rng = np.random.default_rng(0)
+    for l, of_layer in enumerate(model.network.normalising):
+        for name, x in of_layer.items():
+            model.network.set_normalisation(l, **{name: rng.uniform(0.5, 1.5, x.shape)})
+    return model
+
+
+@every_kind
+def test_safetensors_hold_what_normalises(kinds, tmp_path):
+    model = trained(kinds, n_models=2)
+    loaded = load_safetensors(save_safetensors(model, tmp_path / "m.safetensors"))
+    assert loaded.network.architecture.normalisation == kinds
+    assert np.array_equal(loaded.outputs(X), model.outputs(X))
+
+
+@every_kind
+def test_one_of_a_normalised_stack_is_that_model(kinds):
+    model = trained(kinds, n_models=3)
+    for number in range(3):
+        assert np.array_equal(one_of(model, number).outputs(X)[0], model.outputs(X)[number])
+
+
+@both_dtypes
+@pytest.mark.parametrize("make", [classifier, regression])
+@pytest.mark.parametrize("kinds", [("batch", "batch"), (None, "batch")], ids=str)
+def test_scikit_learn_has_a_normalised_batch_in_its_weights(kinds, make, dtype):
+    pytest.importorskip("sklearn")
+    model = trained(kinds, make, dtype=dtype)
+    model.feature_names = None
+    theirs = to_sklearn(model)
+    found = theirs.predict_proba(X) if make is classifier else theirs.predict(X)
+    wanted = model.probabilities(X) if make is classifier else model.predict(X)
+    assert np.allclose(found, wanted, rtol=10 * NEAR[dtype], atol=10 * NEAR[dtype])
+
+
+def test_scikit_learn_cannot_normalise_units():
+    pytest.importorskip("sklearn")
+    with pytest.raises(ConfigurationError, match=r'normalisation="layer".*PyTorch or ONNX'):
+        to_sklearn(trained((None, "layer")))
+
+
+@both_dtypes
+@every_kind
+def test_torch_has_modules_that_normalise(kinds, dtype):
+    torch = pytest.importorskip("torch", reason="needs PyTorch", exc_type=ImportError)
+    model = trained(kinds, dtype=dtype, dropout=0.1)
+    sequential = to_torch(model)
+    names = [type(module).__name__ for module in sequential]
+    assert [names.count("BatchNorm1d"), names.count("LayerNorm")] == [kinds.count("batch"), kinds.count("layer")]
+    with torch.no_grad():
+        found = sequential(torch.from_numpy(X.astype(dtype))).numpy()
+    near = 1e-11 if dtype == "float64" else 1e-4
+    assert np.allclose(found, model.outputs(X)[0], rtol=near, atol=near)
+
+
+@both_dtypes
+@pytest.mark.parametrize("n_models", [1, 3])
+@every_kind
+def test_onnx_has_nodes_that_normalise(kinds, n_models, dtype, tmp_path):
+    pytest.importorskip("onnx", reason='onnx is not installed (extra "onnx")')
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    model = trained(kinds, dtype=dtype, n_models=n_models)
+    session = runtime.InferenceSession(to_onnx(model, tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    _, found = session.run(None, {"X": X.astype(dtype)})
+    near = 1e-11 if dtype == "float64" else 1e-5
+    assert np.allclose(found, model.probabilities(X.astype(dtype)), rtol=near, atol=near)
+
+
+def test_a_network_is_exchanged_as_a_model_is():
+    net = gpumlp.Network((3, 4, 2), normalisation="batch", seed=1)
+    assert np.array_equal(one_of(net, 0).outputs(X), net.predict(X))
