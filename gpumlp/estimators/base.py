@@ -22,7 +22,14 @@ from gpumlp.estimators.kinds import as_numpy, in_kind_of_rows, on_host
 from gpumlp.estimators.missing import Filling
 from gpumlp.estimators.parameters import Table, check_parameters
 from gpumlp.estimators.solvers import STOCHASTIC
-from gpumlp.estimators.weights import LiveNetwork, draw_weights, put_weights
+from gpumlp.estimators.weights import (
+    LiveNetwork,
+    draw_weights,
+    put_normalising,
+    put_weights,
+    take_normalising,
+    take_weights,
+)
 from gpumlp.formulas.activations import ACTIVATIONS, SIGMOID, Activation
 from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.output_delta import fits
@@ -155,6 +162,8 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
         saturating = [ACTIVATIONS.get(a) is SIGMOID for a in [*hidden, *(hidden[-1:] or [self._first_activation()])]]
         self.coefs_, self.intercepts_ = draw_weights(sizes, saturating, dtype, random, self.n_models)
         self._live, self._progress = LiveNetwork(), None
+        if hasattr(self, "normalising_"):
+            del self.normalising_
         if self._is_stochastic():
             self.loss_curve_: list[float] = []
             self._no_improvement_count = 0
@@ -274,14 +283,25 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
             cost=self._cost,
             n_models=len(self.coefs_[0]) if stacked and model is None else 1,
             dropout=self.dropout if isinstance(self.dropout, list | tuple) else float(self.dropout),
+            normalisation=self.normalisation,
             dtype=self.coefs_[0].dtype.name,
             backend=self.backend,
             device=self.device,
             seed=seed,
         )
         one = slice(None) if model is None else model
+        if hasattr(self, "normalising_"):
+            put_normalising(net, [{name: x[one] for name, x in layer.items()} for layer in self.normalising_])
+        else:
+            net.reset()
         put_weights(net, *([w[one] for w in layers] for layers in (self.coefs_, self.intercepts_)))
         return net
+
+    def _take(self, net: Network) -> None:
+        """Publish what a network has learned."""
+        self.coefs_, self.intercepts_ = take_weights(net)
+        if self.normalisation is not None:
+            self.normalising_ = take_normalising(net)
 
     def _all_outputs(self, X: Any) -> HostArray:
         """Return the activations of the output layer, (n_models, n_samples, n_outputs), on the host."""

@@ -122,9 +122,10 @@ class Exchange:
             hidden_layer_sizes=tuple(net.sizes[1:-1]),
             activation=[activation.name for activation in hidden],
             dropout=list(net.dropout),
+            normalisation=list(net.architecture.normalisation) if any(net.architecture.normalisation) else None,
             **({} if is_classifier(cls()) or last.name != "exp" else {"loss": "poisson"}) | params,
         )
-        mlp.coefs_, mlp.intercepts_ = take_weights(net)
+        mlp._take(net)
         if is_classifier(mlp):
             _set_classes(mlp, last.name, classes)
         elif classes is not None or last.name not in ("identity", "exp"):
@@ -211,7 +212,12 @@ def _publish(source: Any, target: Any) -> None:
 
 
 def _check_output(mlp: Any, theirs: Any) -> None:
-    """Raise ConfigurationError for several models, and for outputs that scikit-learn's estimator does not have."""
+    """Raise ConfigurationError for several models, and for layers and outputs that scikit-learn's does not have."""
+    if mlp.normalisation is not None:
+        raise ConfigurationError(
+            f"an {theirs.__name__} of scikit-learn normalises no layer, this estimator has "
+            f"normalisation={mlp.normalisation!r}; use to_torch or to_onnx"
+        )
     if _is_stack(mlp):
         raise ConfigurationError(
             f"an {theirs.__name__} of scikit-learn is one network, this estimator has {len(mlp.coefs_[0])}; use "
@@ -262,7 +268,9 @@ def _set_classes(mlp: Any, output: str, classes: Sequence[Any] | None) -> None:
 
 def _begin_anew(mlp: Any) -> None:
     """Set what an estimator has that was given weights and has not trained."""
+    learned = {name: value for name, value in vars(mlp).items() if name in ("coefs_", "intercepts_", "normalising_")}
     coefs, intercepts = mlp.coefs_, mlp.intercepts_
     mlp.n_features_in_, mlp.n_outputs_ = len(coefs[0]), len(intercepts[-1])
     mlp._begin([mlp.n_features_in_, *(len(b) for b in intercepts)], coefs[0].dtype, np.random.RandomState(0))
-    mlp.coefs_, mlp.intercepts_, mlp.loss_, mlp._filling = coefs, intercepts, float("nan"), None
+    vars(mlp).update(learned)
+    mlp.loss_, mlp._filling = float("nan"), None

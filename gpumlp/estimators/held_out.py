@@ -9,7 +9,7 @@ from typing import Any
 from sklearn.metrics import check_scoring
 
 from gpumlp.estimators.inputs import Rows
-from gpumlp.estimators.weights import LiveNetwork, take_weights
+from gpumlp.estimators.weights import LiveNetwork
 from gpumlp.network.network import Network
 
 
@@ -22,7 +22,7 @@ def score_of(mlp: Any, net: Network, rows: Rows) -> Callable[[], float]:
     present = for_complete_rows(mlp, rows)
 
     def score() -> float:
-        present.coefs_, present.intercepts_ = take_weights(net)
+        present._take(net)
         return float(scorer(present, rows.X, rows.y, **weights))
 
     return score

@@ -10,7 +10,6 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from gpumlp.estimators.inputs import Rows, drawn_again
-from gpumlp.estimators.weights import take_weights
 from gpumlp.network.objective import Objective
 
 
@@ -18,19 +17,19 @@ def train(mlp: Any, rows: Rows, random: np.random.RandomState) -> None:
     """Train each model for up to max_iter iterations and publish the weights."""
     n_models = mlp.n_models
     counts = drawn_again(n_models, len(rows), int(random.randint(2**31 - 1))) if n_models > 1 else None
-    done = []
+    done, learned = [], []
     for m in range(n_models):
         own = rows if counts is None else rows.times(counts[m])
         net = mlp._build_network(seed=0, model=None if n_models == 1 else m)
         objective = Objective(net, own.X, own.targets, own.weights, l2=mlp.alpha / own.total_weight)
         n_iter = minimise(objective, mlp.max_iter, mlp.max_fun, mlp.tol, bool(mlp.verbose))
-        done.append((n_iter, mlp._loss_of(objective.cost) + objective.penalty, *take_weights(net)))
-    n_iters, losses, coefs, intercepts = zip(*done, strict=True)
+        done.append((n_iter, mlp._loss_of(objective.cost) + objective.penalty))
+        learned.append(np.array(net.backend.to_host(net.parameters.theta)))
+    n_iters, losses = zip(*done, strict=True)
     mlp.n_iter_, mlp.loss_ = max(n_iters), float(np.mean(losses))
-    mlp.coefs_, mlp.intercepts_ = (
-        each[0] if n_models == 1 else [np.stack(layers) for layers in zip(*each, strict=True)]
-        for each in (coefs, intercepts)
-    )
+    whole = mlp._build_network(seed=0)
+    whole.backend.copy(whole.backend.asarray(np.concatenate(learned)), whole.parameters.theta)
+    mlp._take(whole)
 
 
 def minimise(objective: Objective, max_iter: int, max_fun: int, tol: float, verbose: bool) -> int:

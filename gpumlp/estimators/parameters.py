@@ -14,6 +14,7 @@ from gpumlp.backends.select import BACKENDS
 from gpumlp.errors import ConfigurationError, GpumlpError
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
 from gpumlp.formulas.costs import COSTS
+from gpumlp.formulas.normalisation import KINDS
 from gpumlp.formulas.registry import Registry
 from gpumlp.formulas.update_rules import RULES
 from gpumlp.training.monitors import Monitor
@@ -101,6 +102,7 @@ def listing_of(kind: Allowed) -> Allowed:
 HIDDEN = from_registry(ACTIVATIONS, is_hidden)
 CALLABLE = Allowed("a callable", callable)
 NOTHING = Allowed("None", lambda value: value is None)
+NORMALISED = Allowed(f"{one_of(*KINDS).text} or None", lambda value: value is None or value in KINDS)
 ENDLESS = Allowed("a float among {inf}", lambda value: isinstance(value, Real) and value == np.inf)
 ARRAY_LIKE = Allowed(
     "an array-like",
@@ -142,6 +144,7 @@ def core_table() -> dict[str, list[Allowed]]:
         "backend": [one_of("auto", *BACKENDS)],
         "dtype": [one_of("float32", "float64"), NOTHING],
         "dropout": [real(0, 1), listing_of(real(0, 1))],
+        "normalisation": [one_of(*KINDS), listing_of(NORMALISED), NOTHING],
         "cost": [from_registry(COSTS), NOTHING],
         "optimizer": [from_registry(RULES), NOTHING],
         "schedule": [from_registry(SCHEDULES), NOTHING],

@@ -86,6 +86,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         What it is computed in; None: float32 if X is, else float64.
     dropout : float or list of float, default=0.0
         Share of the units of each hidden layer, or of one each, that is dropped in a step of training.
+    normalisation : {"layer", "batch"}, None or list of them, default=None
+        What z of each hidden layer, or of one each, is normalised over: the units of a row, or the rows of a batch,
+        whose running mean and variance predictions take. "batch" is not for "lbfgs".
     cost : str, Cost or None, default=None
         Any registered cost, with the first output activation that fits it of identity, exp and logistic; None: that of
         `loss`.
@@ -111,6 +114,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     ----------
     coefs_, intercepts_ : list of arrays, (in, out) and (out,)
         Weights and biases of each layer; predictions follow what is written into them.
+    normalising_ : list of dict of arrays, (out,)
+        gamma, beta, running_mean and running_variance of each hidden layer, as far as it has them; only with
+        normalisation.
     loss_ : float
         Mean loss of the last epoch with the penalty.
     loss_curve_ : list of float
@@ -168,6 +174,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         backend: str = "auto",
         dtype: str | None = None,
         dropout: Any = 0.0,
+        normalisation: Any = None,
         cost: Any = None,
         optimizer: Any = None,
         schedule: Any = None,
@@ -205,6 +212,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self.backend = backend
         self.dtype = dtype
         self.dropout = dropout
+        self.normalisation = normalisation
         self.cost = cost
         self.optimizer = optimizer
         self.schedule = schedule

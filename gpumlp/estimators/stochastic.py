@@ -13,7 +13,6 @@ from gpumlp.estimators.held_out import score_of
 from gpumlp.estimators.inputs import Rows, drawn_again
 from gpumlp.estimators.solvers import Rate, rule_of
 from gpumlp.estimators.stopping import EpochWatch, Penalty
-from gpumlp.estimators.weights import take_weights
 from gpumlp.network.network import Network
 from gpumlp.training.trainer import Trainer
 
@@ -44,7 +43,7 @@ def train(mlp: Any, rows: Rows, held: Rows | None, random: np.random.RandomState
     try:
         run(mlp, trainer, watch, rows, held, 1 if incremental else mlp.max_iter)
     finally:
-        mlp.coefs_, mlp.intercepts_ = take_weights(net)
+        mlp._take(net)
         mlp._progress = {
             "seed": before["seed"],
             "steps": trainer.step_count,

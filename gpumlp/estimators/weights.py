@@ -52,6 +52,18 @@ def take_weights(net: Network) -> tuple[Layers, Layers]:
     return coefs, intercepts
 
 
+def put_normalising(net: Network, layers: Sequence[dict[str, HostArray]]) -> None:
+    """Overwrite what normalises a network's hidden layers."""
+    for l, tensors in enumerate(layers):
+        net.set_normalisation(l, **tensors)
+
+
+def take_normalising(net: Network) -> list[dict[str, HostArray]]:
+    """Return copies of what normalises each hidden layer, by name; of a stack, with the models as first axis."""
+    one = 0 if net.n_models == 1 else slice(None)
+    return [{name: np.array(x)[one] for name, x in tensors.items()} for tensors in net.normalising]
+
+
 class LiveNetwork:
     """Keeps the network that an estimator has built last; a copy or a pickle of it is empty, and builds its own."""
 
