@@ -5,7 +5,7 @@ import pytest
 from exchanged_models import NEAR, X, classifier, regression
 
 import gpumlp
-from gpumlp.convert import load_safetensors, one_of, save_safetensors, to_onnx, to_sklearn, to_torch
+from gpumlp.convert import from_torch, load_safetensors, one_of, save_safetensors, to_onnx, to_sklearn, to_torch
 from gpumlp.errors import ConfigurationError
 
 KINDS = [("batch", "batch"), ("layer", "layer"), ("batch", "layer"), (None, "layer")]
@@ -69,6 +69,14 @@ def test_torch_has_modules_that_normalise(kinds, dtype):
         found = sequential(torch.from_numpy(X.astype(dtype))).numpy()
     near = 1e-11 if dtype == "float64" else 1e-4
     assert np.allclose(found, model.outputs(X)[0], rtol=near, atol=near)
+
+
+@every_kind
+def test_modules_that_normalise_are_refused_on_the_way_back(kinds):
+    pytest.importorskip("torch", reason="needs PyTorch", exc_type=ImportError)
+    sequential = to_torch(trained(kinds))
+    with pytest.raises(ConfigurationError, match=r"(BatchNorm1d|LayerNorm)\(.*is not understood"):
+        from_torch(sequential)
 
 
 @both_dtypes
