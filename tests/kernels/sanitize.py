@@ -25,6 +25,10 @@ def train():
     trainer = gpumlp.Trainer(several, "adam", batch_size=300, clip_norm=1.0, l2=0.01)
     trainer.fit(X, labels, 2, validation=(X, labels), sample_weight=rng.uniform(0, 2, 331))
     several.predict(X)
+    normalised = gpumlp.Network(
+        (12, 33, 130, 132, 3), n_models=2, dropout=0.2, normalisation=["batch", "layer", "batch"], backend="cuda"
+    )
+    gpumlp.Trainer(normalised, batch_size=300).fit(X, labels, 2, validation=(X, labels))
     wide = gpumlp.Network((12, 1028), backend="cuda", dtype="float64")
     gpumlp.Trainer(wide, "sgd", batch_size=40).fit(X[:70], np.arange(70), 2, validation=(X[:35], np.arange(35)))
     wide.predict(X[:5])
