@@ -24,6 +24,7 @@ from numba import carray
 from gpumlp.backends.numba_native import (
     add_shared,
     call_at,
+    cycles,
     gemm_at,
     idle_at,
     load_shared,
@@ -38,7 +39,8 @@ Ints = Any
 whole: Any = int
 
 SPINS = 2_000  # rounds of waiting, some fifty microseconds, before a thread lets others use its processor
-YIELDS = 100  # and more rounds before a helper sleeps
+YIELDS = 100  # and more rounds before a helper without a program sleeps
+SHARED = 300_000  # cycles, some hundred microseconds, for which nobody is away who has a processor for himself
 NAP = 50  # microseconds
 LINE = 64  # bytes of the cache that two processors never write to at once
 MAILBOX = FINISHED = 128  # bytes, likewise, wherever the first of them lies
@@ -82,15 +84,16 @@ def wait_until(cell: Int, value: Int, yields: Int, sleeps: Int, may_sleep: Int) 
 def idle(rounds: Int, yields: Int, sleeps: Int, may_sleep: Int) -> None:
     """Let some time pass: less and less eagerly.
 
-    A thread that wakes gets a free processor if there is one. One that gives its processor away stays where it is, with
-    the thread that it waits for, if a system has put both there.
+    A thread that wakes gets a free processor if there is one. One that gives its processor away stays where it is: if
+    that takes long, another thread was there, perhaps the very one that is waited for, and a helper sleeps at once.
     """
     if rounds < SPINS:
         relax()
-    elif rounds < SPINS + YIELDS or not may_sleep:
-        idle_at(yields, 0)
     else:
-        idle_at(sleeps, NAP)
+        began = cycles()
+        idle_at(yields, 0)
+        if may_sleep and cycles() - began > SHARED:
+            idle_at(sleeps, NAP)
 
 
 def lead(program: Int, mailboxes: Int) -> None:
@@ -145,7 +148,10 @@ def await_offer(mailbox: Int, yields: Int, sleeps: Int) -> Int:
         if offer % 2 == 1:
             return offer
         rounds += 1
-        idle(rounds, yields, sleeps, True)
+        if rounds < SPINS + YIELDS:
+            idle(rounds, yields, sleeps, True)
+        else:
+            idle_at(sleeps, NAP)
 
 
 def dismiss(mailboxes: Int, n: Int) -> None:

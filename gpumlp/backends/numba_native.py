@@ -101,6 +101,18 @@ def _swap_shared(typingctx: Any, address: Any, expected: Any, value: Any) -> Any
     return types.int64(types.int64, types.int64, types.int64), build
 
 
+def _cycles(typingctx: Any) -> Any:
+    """Read the processor's counter of time; 0 where only a system may."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if platform.machine().lower() not in PAUSES:
+            return ir.Constant(WORD, 0)
+        kind = ir.FunctionType(WORD, [])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter"), [])
+
+    return types.int64(), build
+
+
 def _relax(typingctx: Any) -> Any:
     """Tell the processor that this thread waits in a loop."""
 
@@ -116,4 +128,5 @@ def _relax(typingctx: Any) -> Any:
 
 pointer, call_at, gemm_at, idle_at = (intrinsic(f) for f in (_pointer, _call_at, _gemm_at, _idle_at))
 load_shared, store_shared = intrinsic(_load_shared), intrinsic(_store_shared)
-add_shared, swap_shared, relax = (intrinsic(f) for f in (_add_shared, _swap_shared, _relax))
+add_shared, swap_shared = intrinsic(_add_shared), intrinsic(_swap_shared)
+cycles, relax = intrinsic(_cycles), intrinsic(_relax)

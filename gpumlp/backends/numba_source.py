@@ -58,7 +58,7 @@ exp, expm1, log, log1p, tanh = words.exp, words.expm1, words.log, words.log1p, w
 {constants}
 """
 NATIVE = (
-    *("add_shared", "call_at", "gemm_at", "idle_at", "load_shared", "pointer", "relax", "store_shared"),
+    *("add_shared", "call_at", "cycles", "gemm_at", "idle_at", "load_shared", "pointer", "relax", "store_shared"),
     "swap_shared",
 )
 CONSTANTS = {
@@ -68,7 +68,10 @@ CONSTANTS = {
     "STEP": STEP,
     "POSITION": POSITION,
     **{name: getattr(numba_kernels, name) for name in ("ROUNDS", "SUMMED")},
-    **{name: getattr(numba_machine, name) for name in ("SPINS", "YIELDS", "NAP", "LINE", "MAILBOX", "FINISHED")},
+    **{
+        name: getattr(numba_machine, name)
+        for name in ("SPINS", "YIELDS", "SHARED", "NAP", "LINE", "MAILBOX", "FINISHED")
+    },
 }
 DOT_PANEL = 64  # rows
 # sums that LLVM may take apart; their order depends on their length alone
