@@ -211,24 +211,19 @@ extern "C" __global__ void batch_delta(
     GRID_STRIDE(i, n_models * features) db[divide(i, features) * db_stride + i % features] = 0;
     GRID_STRIDE(i, (n_values + VEC - 1) / VEC) {
         const long long first = i * VEC;
-        long long row = divide(first, features), unit = first - row * features;
-        long long model = divide(row, batch);
-        row -= model * batch;
+        Place at(first, batch, features);
         const Vector zs = load(z, first, n_values);
         Vector ds = load(delta, first, n_values);
 #pragma unroll
         for (int k = 0; k < VEC; ++k) {
             if (first + k < n_values) {
-                const real rows = count[model] > 0 ? count[model] : real(1);
+                const real rows = count[at.model] > 0 ? count[at.model] : real(1);
                 ds.v[k] = delta_of_batch(
-                    ds.v[k], zs.v[k], mean[model * features + unit], variance[model * features + unit],
-                    gamma[model * gamma_stride + unit], dbeta[model * dbeta_stride + unit] / rows,
-                    dgamma[model * dgamma_stride + unit] / rows, row_weight[model * row_weight_stride + row]);
+                    ds.v[k], zs.v[k], mean[at.model * features + at.unit], variance[at.model * features + at.unit],
+                    gamma[at.model * gamma_stride + at.unit], dbeta[at.model * dbeta_stride + at.unit] / rows,
+                    dgamma[at.model * dgamma_stride + at.unit] / rows, row_weight[at.model * row_weight_stride + at.row]);
             }
-            if (++unit == features) {
-                unit = 0;
-                if (++row == batch) row = 0, ++model;
-            }
+            at.step(batch, features);
         }
         store(delta, first, n_values, ds);
     }

@@ -16,23 +16,18 @@ extern "C" __global__ void bias_activation(
 #endif
     GRID_STRIDE(i, (n_values + VEC - 1) / VEC) {
         const long long first = i * VEC;
-        long long row = divide(first, features), unit = first - row * features;
-        long long model = divide(row, batch);
-        row -= model * batch;
+        Place at(first, batch, features);
         Vector zs = load(z, first, n_values), as;
 #pragma unroll
         for (int k = 0; k < VEC; ++k) {
             if (first + k < n_values) {
-                zs.v[k] += b[model * b_stride + unit];
+                zs.v[k] += b[at.model * b_stride + at.unit];
                 as.v[k] = activation_value(zs.v[k]);
 #if DROPOUT
-                as.v[k] = drop(as.v[k], mask(model, row, batch, unit), grow);
+                as.v[k] = drop(as.v[k], mask(at.model, at.row, batch, at.unit), grow);
 #endif
             }
-            if (++unit == features) {
-                unit = 0;
-                if (++row == batch) row = 0, ++model;
-            }
+            at.step(batch, features);
         }
 #if KEEPS_Z
         store(z, first, n_values, zs);

@@ -92,6 +92,24 @@ __device__ __forceinline__ long long divide(long long n, long long d) {
     return ((n | d) >> 32) == 0 ? (long long)((unsigned)n / (unsigned)d) : n / d;
 }
 
+// Where a value of a buffer (n_models, batch, features) stands.
+struct Place {
+    long long model, row, unit;
+
+    __device__ __forceinline__ Place(long long i, long long batch, long long features) {
+        row = divide(i, features), unit = i - row * features;
+        model = divide(row, batch), row -= model * batch;
+    }
+
+    // On to the next value.
+    __device__ __forceinline__ void step(long long batch, long long features) {
+        if (++unit == features) {
+            unit = 0;
+            if (++row == batch) row = 0, ++model;
+        }
+    }
+};
+
 // ---------------------------------------------------------------- sums in a fixed order
 
 // The sum of x over the block's threads, in all of them; blockDim.x is a power of two, shared holds as many values.

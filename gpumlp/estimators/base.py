@@ -292,8 +292,6 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
         one = slice(None) if model is None else model
         if hasattr(self, "normalising_"):
             put_normalising(net, [{name: x[one] for name, x in layer.items()} for layer in self.normalising_])
-        else:
-            net.reset()
         put_weights(net, *([w[one] for w in layers] for layers in (self.coefs_, self.intercepts_)))
         return net
 

@@ -17,6 +17,15 @@ def network(sizes=(4, 6, 2), activation="tanh", output="identity", cost="quadrat
     return gpumlp.Network(sizes, activation, output, cost, dtype=dtype, **options)
 
 
+class StopTheSecond(gpumlp.Monitor):
+    """Stops the second of three models after two epochs."""
+
+    def epoch_ended(self, report):
+        if report.epoch == 2:
+            return gpumlp.Stop("enough", np.array([False, True, False]))
+        return None
+
+
 def kept(trainer):
     """Return copies of the update rule's state by name."""
     return {name: np.array(trainer.net.backend.to_host(buffer)) for name, buffer in trainer.state.items()}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from comparing import is_same_model, theta
-from learning import data, kept, network
+from learning import StopTheSecond, data, kept, network
 
 import gpumlp
 from gpumlp.formulas.activations import ACTIVATIONS
@@ -147,15 +147,9 @@ def test_the_place_in_the_stack_does_not_matter(backend):
 
 
 def test_a_stopped_model_stays_as_it_is_and_the_others_go_on_as_alone(backend):
-    class StopTwo(gpumlp.Monitor):
-        def epoch_ended(self, report):
-            if report.epoch == 2:
-                return gpumlp.Stop("enough", np.array([False, True, False]))
-            return None
-
     X, Y = data()
     stack = network(n_models=3, backend=backend)
-    history = gpumlp.Trainer(stack, batch_size=5, learning_rate=0.01).fit(X, Y, 5, monitors=[StopTwo()])
+    history = gpumlp.Trainer(stack, batch_size=5, learning_rate=0.01).fit(X, Y, 5, monitors=[StopTheSecond()])
     assert history.stopped == {1: "enough"}
     assert np.isnan(history["cost"][2:, 1]).all()
     for m, epochs in enumerate([5, 2, 5]):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 from comparing import is_same_model, set_theta, theta
-from learning import data, kept, network, padding
+from learning import StopTheSecond, data, kept, network, padding
 
 import gpumlp
 from gpumlp.errors import ConfigurationError, ShapeError, UnknownName
@@ -279,15 +279,9 @@ def test_a_model_in_a_stack_learns_as_if_alone_where_work_is_divided(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_model_stays_as_it_is_with_its_statistics(kind, backend):
-    class StopTwo(gpumlp.Monitor):
-        def epoch_ended(self, report):
-            if report.epoch == 2:
-                return gpumlp.Stop("enough", np.array([False, True, False]))
-            return None
-
     X, Y = data()
     stack = network(n_models=3, normalisation=kind, backend=backend)
-    gpumlp.Trainer(stack, batch_size=5, learning_rate=0.01).fit(X, Y, 5, monitors=[StopTwo()])
+    gpumlp.Trainer(stack, batch_size=5, learning_rate=0.01).fit(X, Y, 5, monitors=[StopTheSecond()])
     for m, epochs in enumerate([5, 2, 5]):
         alone = network(model_ids=[m], normalisation=kind, backend=backend)
         gpumlp.Trainer(alone, batch_size=5, learning_rate=0.01).fit(X, Y, epochs)
