@@ -74,15 +74,25 @@ class ParameterLayout:
 class Parameters:
     """A buffer theta (n_models, n_params) with its views.
 
+    theta                  the buffer, where it is there already; else a new one, of zeros
     W[l], b[l]             (n_models, out, in) and (n_models, out)
     gamma[l], beta[l]      (n_models, out) of a hidden layer; None where it is not normalised
     running_mean[l], running_variance[l]   (n_models, out); None where it is not normalised over a batch
     """
 
-    def __init__(self, backend: Backend, layout: ParameterLayout, n_models: int, what: str = "the parameters") -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        layout: ParameterLayout,
+        n_models: int,
+        what: str = "the parameters",
+        theta: Array | None = None,
+    ) -> None:
         self.layout, self.backend = layout, backend
-        self.theta = backend.empty((n_models, layout.n_params), what=what)
-        backend.fill(self.theta, 0.0)
+        if theta is None:
+            theta = backend.empty((n_models, layout.n_params), what=what)
+            backend.fill(theta, 0.0)
+        self.theta = theta
         views = self.views(self.theta)
         n_layers = len(layout.sizes) - 1
         self.W, self.b = views[:n_layers], views[n_layers : 2 * n_layers]
@@ -93,6 +103,11 @@ class Parameters:
         self.running_mean, self.running_variance = (
             [next(rest) if kind == BATCH else None for kind in kinds] for _ in range(2)
         )
+
+    def of(self, models: slice, sizes: tuple[int, ...]) -> Parameters:
+        """Return those of some models of a stack, which have these sizes, as views."""
+        theta = self.theta[models]
+        return Parameters(self.backend, self.layout, len(theta), theta=theta)
 
     def views(self, theta: Array) -> list[Array]:
         """Return every tensor of a buffer that is laid out as theta."""
