@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.numba_layout import model_flat
 from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Room, Stage, bind, run_now
 from gpumlp.backends.numba_source import Loop, loop
 from gpumlp.backends.numpy_batches import (
@@ -17,6 +19,7 @@ from gpumlp.backends.numpy_batches import (
     equal_weights,
     take_launch,
     target_launch,
+    valid_rows,
     weight_launch,
 )
 from gpumlp.backends.protocol import EPOCH, POSITION, STEP, WEIGHT, Array, Batch, BatchSource, StepNumbers, Tally
@@ -35,11 +38,20 @@ class NumbaRowWindow(RowWindow):
         if source.keys is None:
             super()._fill(epoch, first)
             return
-        feistel.check_size(source.n_rows)
         keys = streams.shuffle_keys(source.keys, epoch).reshape(-1)
-        half = feistel.half_bits(source.n_rows)
-        place = (source.n_rows, first, self.size, len(self.rows))
-        run_now(bind(loop("order_rows", np.float32), keys, half, *place, self.rows.reshape(-1)))
+        given = (keys, *self._places, first, self.size, len(self.rows))
+        run_now(bind(loop("order_rows", np.float32), *given, self.rows.reshape(-1)))
+
+    @cached_property
+    def _places(self) -> tuple[Array, Array, Array, Array, int]:
+        """How many places each order has and half the bits of their numbers; the rows there, each order's line."""
+        source, n_orders, none = self.source, len(self.rows), np.empty(0, np.int64)
+        counts = np.full(n_orders, source.n_places) if source.counts is None else source.counts
+        for n in np.unique(counts):
+            feistel.check_size(int(n))
+        halves = np.array([feistel.half_bits(int(n)) for n in counts])
+        rows, fold = (none if x is None else x.reshape(-1) for x in (source.rows, source.fold))
+        return counts, halves, rows, np.zeros(n_orders, np.int64) if source.fold is None else fold, source.n_places
 
 
 class Bringing:
@@ -47,7 +59,7 @@ class Bringing:
 
     at      (1,) where in the window the batch begins
     known   (2,) position of the window's first row; step of the epoch whose numbers stand first in `ahead`
-    amount  (1,) what the batch adds to the tally's weight, where it is not added here
+    amount  (n_models,) what the batch adds to the tally's weight, where it is not added here
     ahead   the next steps' numbers
     takers  what brings rows by NumPy, of dtypes that no loop reads
     """
@@ -57,7 +69,10 @@ class Bringing:
     ) -> None:
         self.source, self._clock, self._batch, self._numbers = source, memoryview(clock), batch, numbers
         self.window = NumbaRowWindow(source, len(batch.a0))
-        self.at, self.known, self.amount = np.zeros(1, np.int64), np.zeros(2, np.int64), np.zeros(1)
+        self.at, self.known = np.zeros(1, np.int64), np.zeros(2, np.int64)
+        self.amount = np.zeros(tally.values.shape[1])
+        least = source.n_places if source.counts is None else int(source.counts.min())
+        self._short = least - least % source.batch  # where a batch begins that is not full
         self.ahead = np.empty(0, batch.a0.dtype) if numbers is None else ahead_of(numbers)
         self.takers: list[Taker] = []
         self._weigh = None if source.sample_weight is None else weight_launch(source, batch, tally)
@@ -79,7 +94,7 @@ class Bringing:
             for take in self.takers:
                 take(rows, at)
             if self._weigh is not None:
-                self._weigh(rows[:, at : at + self.source.batch], min(self.source.batch, self.source.n_rows - position))
+                self._weigh(rows[:, at : at + self.source.batch], valid_rows(self.source, position))
 
     def _beginning(self, position: int) -> int:
         """Return how many steps had been done when this epoch began, if its steps are counted."""
@@ -91,12 +106,12 @@ class Bringing:
         self._epoch, self._began, self._first = self._clock[EPOCH], self._beginning(position), position
         _, at = self.window.rows_at(self._epoch, position)
         self.known[0] = position - at
-        valid = min(size, source.n_rows - position)
-        short = source.n_rows - source.n_rows % size  # where a last batch that is not full begins
-        self._limit = min(position - at + self.window.size, short if position < short else position + size)
+        full_until = self._short if position < self._short else position + size
+        self._limit = min(position - at + self.window.size, full_until)
         if self._weigh is None:
+            valid = valid_rows(source, position)
             equal_weights(self._batch, valid, source.mean)
-            self.amount[0] = valid
+            self.amount[:] = valid
         self._valid = self._batch.valid
         if self._numbers is not None:
             step = position // size
@@ -123,7 +138,7 @@ def batch_stages(
         bringing.takers.append(take_launch(source.X, batch.a0, block_size))
     if source.codes is not None and source.Y.dtype == np.int64:
         take = loop("take_codes", dtype, given=source.codes.dtype)
-        given = (source.Y.reshape(-1), source.codes.reshape(-1), batch.y.shape[2])
+        given = (source.Y.reshape(-1), *model_flat(source.codes.reshape(source.n_codes, -1)), batch.y.shape[2])
         stages.append(taking(take, given, bringing, batch.y))
     elif source.codes is None and source.Y.dtype.name in GIVEN_DTYPES:
         take, given = loop("take_rows", dtype, given=source.Y.dtype), (source.Y.reshape(-1), batch.y.shape[2])
@@ -134,12 +149,11 @@ def batch_stages(
 
 
 def taking(take: Loop, given: Sequence[Any], bringing: Bringing, out: Array) -> Atoms:
-    """Return the stage that fills `out` (n_orders, batch, n) from the rows of the window."""
-    n_orders, batch, n = out.shape
-    rows = bringing.window.rows
-    shared = (*given, rows.reshape(-1), rows.shape[1], bringing.at, batch)
+    """Return the stage that fills `out` (n_orders or n_models, batch, n) from the rows of the window."""
+    n_lines, batch, n = out.shape
+    shared = (*given, *model_flat(bringing.window.rows), bringing.at, batch)
 
     def some(first: int, last: int, room: Room) -> Call:
         return bind(take, *shared, first, last, out.reshape(-1))
 
-    return Atoms(n_orders, batch, n_orders * batch * n * 4 * OPERATION, some)
+    return Atoms(n_lines, batch, n_lines * batch * n * 4 * OPERATION, some)

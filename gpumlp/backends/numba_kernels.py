@@ -756,11 +756,11 @@ def begin_step(
     """at <- where in the window this batch begins, table <- this step's numbers; add the rows' weights to the tally.
 
     known   position of the window's first row, and step of this epoch whose numbers stand first in `ahead`
-    valid   (1,) what is added to `weight` (n_models,): 0 where it has been done
+    valid   (n_models,) what is added to `weight`: 0 where it has been done
     """
     at[0] = clock[POSITION] - known[0]
     for m in range(weight.size):
-        weight[m] += valid[0]
+        weight[m] += valid[m]
     begin = (clock[POSITION] // batch - known[1]) * table.size
     for i in range(table.size):
         table[i] = ahead[begin + i]
@@ -785,24 +785,43 @@ def permuted(x: Word, keys: Words, half: Word) -> Word:
     return word(word(left << half) | right)
 
 
-def order_rows(keys: Words, half: Word, n_rows: Int, position: Int, size: Int, n_orders: Int, rows: Ints) -> None:
+def order_rows(
+    keys: Words,
+    counts: Ints,
+    halves: Ints,
+    lines: Ints,
+    line: Ints,
+    n_places: Int,
+    position: Int,
+    size: Int,
+    n_orders: Int,
+    rows: Ints,
+) -> None:
     """rows[order, i] <- the row at the position + i of each order; beyond the last one it is repeated.
 
-    keys   (n_orders, 8) round keys of this epoch
+    keys             (n_orders, 8) round keys of this epoch
+    counts, halves   (n_orders,) places of each order, and half the bits of their numbers
+    lines, line      (n_lines, n_places) the row at each place, or empty; (n_orders,) the line of each order
     """
     for order in range(n_orders):
-        own = keys[8 * order : 8 * order + 8]
+        own, half, last = keys[8 * order : 8 * order + 8], word(halves[order]), counts[order] - 1
         for i in range(size):
-            row = permuted(word(min(position + i, n_rows - 1)), own, half)
-            while row > word(n_rows - 1):
-                row = permuted(row, own, half)
-            rows[order * size + i] = whole(row)
+            place = permuted(word(min(position + i, last)), own, half)
+            while place > word(last):
+                place = permuted(place, own, half)
+            if lines.size > 0:
+                rows[order * size + i] = lines[line[order] * n_places + whole(place)]
+            else:
+                rows[order * size + i] = whole(place)
 
 
 def take_rows(
     x: Given, n: Int, rows: Ints, stride: Int, at: Ints, batch: Int, first: Int, last: Int, out: Reals
 ) -> None:
-    """out <- the rows of x, cast: `rows` has a line of `stride` numbers for each order, its batch begins at at[0]."""
+    """out <- the rows of x, cast: `rows` has a line for each `stride` numbers, in which the batch begins at at[0].
+
+    stride   0 where one line serves all
+    """
     for i in range(first, last):
         row = rows[i // batch * stride + at[0] + i % batch]
         source, target = x[row * n : row * n + n], out[i * n : i * n + n]
@@ -813,6 +832,7 @@ def take_rows(
 def take_codes(
     labels: Labels,
     codes: Given,
+    codes_stride: Int,
     n: Int,
     rows: Ints,
     stride: Int,
@@ -822,9 +842,10 @@ def take_codes(
     last: Int,
     out: Reals,
 ) -> None:
-    """out <- the codes of the labels of the rows."""
+    """out <- the codes of the labels of the rows; codes_stride is 0 where one table serves all."""
     for i in range(first, last):
         label = whole(labels[rows[i // batch * stride + at[0] + i % batch]])
-        source, target = codes[label * n : label * n + n], out[i * n : i * n + n]
+        begin = i // batch * codes_stride + label * n
+        source, target = codes[begin : begin + n], out[i * n : i * n + n]
         for j in range(n):
             target[j] = real(source[j])
