@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from gpumlp.backends import threads
 from gpumlp.backends.numba_layout import model_flat
-from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Room, Stage, bind, run_now
+from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Program, Room, Stage, bind
 from gpumlp.backends.numba_source import Loop, loop
 from gpumlp.backends.numpy_batches import (
     RowWindow,
@@ -29,29 +29,49 @@ GIVEN_DTYPES = frozenset(
     "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float32 float64".split()  # noqa: SIM905
 )
 
+ORDER_OPERATIONS = 150  # of a row's place in an order
+
 
 class NumbaRowWindow(RowWindow):
-    """The row numbers of the next batches, computed by a loop."""
+    """The row numbers of the next batches, computed by a loop, on all threads where there are many orders."""
+
+    def __init__(self, source: BatchSource, n_orders: int) -> None:
+        super().__init__(source, n_orders)
+        self._position = np.zeros(1, np.int64)
+        self._keys = np.empty((n_orders, 8), np.uint32)  # of `_epoch`
+        self._epoch = -1
+        self._order: Program | None = None
 
     def _fill(self, epoch: int, first: int) -> None:
-        source = self.source
-        if source.keys is None:
+        if self.source.keys is None:
             super()._fill(epoch, first)
             return
-        keys = streams.shuffle_keys(source.keys, epoch).reshape(-1)
-        given = (keys, *self._places, first, self.size, len(self.rows))
-        run_now(bind(loop("order_rows", np.float32), *given, self.rows.reshape(-1)))
+        if epoch != self._epoch:
+            self._keys[:], self._epoch = streams.shuffle_keys(self.source.keys, epoch), epoch
+        if self._order is None:
+            self._order = Program([self._stage()], threads.count())
+        self._position[0] = first
+        self._order()
 
-    @cached_property
-    def _places(self) -> tuple[Array, Array, Array, Array, int]:
-        """How many places each order has and half the bits of their numbers; the rows there, each order's line."""
-        source, n_orders, none = self.source, len(self.rows), np.empty(0, np.int64)
-        counts = np.full(n_orders, source.n_places) if source.counts is None else source.counts
+    def _stage(self) -> Stage:
+        """Return what computes all orders of the window: where `counts` rows stand, and the rows there."""
+        source, (n_orders, size) = self.source, self.rows.shape
+        none, counts = np.empty(0, np.int64), np.full(n_orders, source.n_places)
+        if source.counts is not None:
+            counts = source.counts
         for n in np.unique(counts):
             feistel.check_size(int(n))
         halves = np.array([feistel.half_bits(int(n)) for n in counts])
-        rows, fold = (none if x is None else x.reshape(-1) for x in (source.rows, source.fold))
-        return counts, halves, rows, np.zeros(n_orders, np.int64) if source.fold is None else fold, source.n_places
+        lines, line = (none if x is None else x.reshape(-1) for x in (source.rows, source.fold))
+        line = np.zeros(n_orders, np.int64) if source.fold is None else line
+        given = (self._keys.reshape(-1), counts, halves, lines, line, source.n_places, self._position, size)
+        order = loop("order_rows", np.float32)
+
+        def some(first: int, last: int, room: Room) -> Call:
+            words = room("places", size, np.uint32), room("walking", size, np.uint32), room("outside", size, np.int64)
+            return bind(order, *given, first, last, *words, self.rows.reshape(-1))
+
+        return Atoms(n_orders, 1, n_orders * size * ORDER_OPERATIONS * OPERATION, some)
 
 
 class Bringing:

@@ -776,13 +776,21 @@ def mix(x: Word, key: Word) -> Word:
     return word(x ^ (x >> word(16)))
 
 
-def permuted(x: Word, keys: Words, half: Word) -> Word:
-    """Return the Feistel network's value: randomness/feistel.py for one number."""
+def permute(numbers: Words, keys: Words, half: Word) -> None:
+    """numbers <- the Feistel network's values: randomness/feistel.py, for many numbers at once."""
     mask = word((word(1) << half) - word(1))
-    left, right = word(x >> half), word(x & mask)
-    for i in range(8):
-        left, right = right, word(left ^ word(mix(right, keys[i]) & mask))
-    return word(word(left << half) | right)
+    k0, k1, k2, k3, k4, k5, k6, k7 = keys[0], keys[1], keys[2], keys[3], keys[4], keys[5], keys[6], keys[7]
+    for i in range(numbers.size):
+        left, right = word(numbers[i] >> half), word(numbers[i] & mask)
+        left = word(left ^ word(mix(right, k0) & mask))
+        right = word(right ^ word(mix(left, k1) & mask))
+        left = word(left ^ word(mix(right, k2) & mask))
+        right = word(right ^ word(mix(left, k3) & mask))
+        left = word(left ^ word(mix(right, k4) & mask))
+        right = word(right ^ word(mix(left, k5) & mask))
+        left = word(left ^ word(mix(right, k6) & mask))
+        right = word(right ^ word(mix(left, k7) & mask))
+        numbers[i] = word(word(left << half) | right)
 
 
 def order_rows(
@@ -792,27 +800,45 @@ def order_rows(
     lines: Ints,
     line: Ints,
     n_places: Int,
-    position: Int,
+    position: Ints,
     size: Int,
-    n_orders: Int,
+    first: Int,
+    last: Int,
+    places: Words,
+    walking: Words,
+    outside: Ints,
     rows: Ints,
 ) -> None:
-    """rows[order, i] <- the row at the position + i of each order; beyond the last one it is repeated.
+    """rows[order, i] <- the row at the position + i of the orders from `first` on; beyond the last it is repeated.
 
     keys             (n_orders, 8) round keys of this epoch
     counts, halves   (n_orders,) places of each order, and half the bits of their numbers
     lines, line      (n_lines, n_places) the row at each place, or empty; (n_orders,) the line of each order
+    position         (1,)
+    places, walking, outside   room for `size` numbers each
     """
-    for order in range(n_orders):
-        own, half, last = keys[8 * order : 8 * order + 8], word(halves[order]), counts[order] - 1
+    for order in range(first, last):
+        own, half, end = keys[8 * order : 8 * order + 8], word(halves[order]), counts[order] - 1
         for i in range(size):
-            place = permuted(word(min(position + i, last)), own, half)
-            while place > word(last):
-                place = permuted(place, own, half)
-            if lines.size > 0:
-                rows[order * size + i] = lines[line[order] * n_places + whole(place)]
-            else:
-                rows[order * size + i] = whole(place)
+            places[i] = word(min(position[0] + i, end))
+        permute(places[:size], own, half)
+        n_outside = 0
+        for i in range(size):
+            outside[n_outside] = i
+            n_outside += whole(places[i] > word(end))
+        while n_outside > 0:  # those outside walk on together, until all are inside
+            for i in range(n_outside):
+                walking[i] = places[outside[i]]
+            permute(walking[:n_outside], own, half)
+            n_walking, n_outside = n_outside, 0
+            for i in range(n_walking):
+                place = outside[i]
+                places[place] = walking[i]
+                outside[n_outside] = place
+                n_outside += whole(walking[i] > word(end))
+        own_rows = rows[order * size : order * size + size]
+        for i in range(size):
+            own_rows[i] = lines[line[order] * n_places + whole(places[i])] if lines.size > 0 else whole(places[i])
 
 
 def take_rows(
