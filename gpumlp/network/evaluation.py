@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from gpumlp.backends.protocol import COST, HITS, WEIGHT, Backend, BatchSource, T
 from gpumlp.formulas.output_delta import output_delta
 from gpumlp.network.architecture import Architecture
 from gpumlp.network.feedforward import feedforward_to_output
+from gpumlp.network.members import Run, runs_of
 from gpumlp.network.parameters import Parameters
 from gpumlp.network.places import Places
 from gpumlp.network.targets import Targets
@@ -52,6 +53,7 @@ class Evaluation:
     """Evaluates one data set again and again on the same buffers.
 
     places   the rows on which each model is evaluated; None: all
+    runs     as of Workspace
     """
 
     def __init__(
@@ -63,13 +65,24 @@ class Evaluation:
         targets: Targets,
         sample_weight: Any = None,
         places: Places | None = None,
+        runs: Sequence[Run] = (),
     ) -> None:
         batch = min(ROWS_AT_A_TIME, len(X))
         source = build_source(backend, X, targets, batch, sample_weight=sample_weight, mean=False)
-        parts = [(slice(0, p.theta.shape[0]), source)]
-        if places is not None:
-            parts = [(models, of_models(source, models, places, backend)) for models in alike(places, source, backend)]
-        self._parts = [_Part(backend, net, p.of(models, net.sizes), of_part, targets) for models, of_part in parts]
+        if places is None:
+            self._parts = [_Part(backend, net, p, source, targets, runs)]
+            return
+        self._parts = [
+            _Part(
+                backend,
+                net,
+                p.of(models, net.sizes),
+                of_models(source, models, places, backend),
+                targets,
+                runs_of(runs, models),
+            )
+            for models in alike(places, source, backend)
+        ]
 
     def run(self) -> dict[str, Any]:
         """Return {"cost": (n_models,)}, and "accuracy" where the targets name classes."""
@@ -81,18 +94,25 @@ class _Part:
     """The evaluation of neighbouring models whose batches are of one size."""
 
     def __init__(
-        self, backend: Backend, net: Architecture, p: Parameters, source: BatchSource, targets: Targets
+        self,
+        backend: Backend,
+        net: Architecture,
+        p: Parameters,
+        source: BatchSource,
+        targets: Targets,
+        runs: Sequence[Run],
     ) -> None:
         n_models = p.theta.shape[0]
         n_weights = 1 if source.sample_weight is None else len(source.sample_weight)
         clock = backend.empty((3,), np.int64)
         tally = Tally(backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
-        ws = Workspace(backend, net, p, source.batch, source.n_orders, n_weights, source.n_codes, in_place=True)
+        inputs = (source.batch, source.n_orders, n_weights, source.n_codes)
+        ws = Workspace(backend, net, p, *inputs, in_place=True, runs=runs)
         formulas = output_delta(net.cost, net.activations[-1])
 
         def step() -> None:  # which does not hold on to self: the buffers go when the last one lets go of it
             backend.gather_batch(source, clock, ws.batch, tally, None)
-            feedforward_to_output(backend, net, p, ws)
+            feedforward_to_output(backend, ws)
             backend.evaluate(formulas, net.activations[-1], ws.z[-1], p.b[-1], ws.a[-1], ws.batch, clock, tally)
 
         self.backend, self.source, self.clock, self.tally = backend, source, clock, tally

@@ -413,7 +413,8 @@ class _Run:
 
     def _evaluation(self, X: HostArray, targets: Targets, places: Places | None) -> Evaluation:
         with self.backend.session():
-            return Evaluation(self.backend, self.net.architecture, self.net.parameters, X, targets, places=places)
+            net = self.net
+            return Evaluation(self.backend, net.architecture, net.parameters, X, targets, places=places, runs=net.runs)
 
     def _tune(self, X: Any, Y: Any, sample_weight: Any, validation: tuple[Any, Any] | Folds | None) -> None:
         """Find the batch size, and the backend where that is free, and use both from now on."""
