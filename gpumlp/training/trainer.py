@@ -16,7 +16,7 @@ from gpumlp.network.evaluation import Evaluation, build_source, read_tally
 from gpumlp.network.kinds import bring
 from gpumlp.network.network import Network, check_sample_weight
 from gpumlp.network.places import Places
-from gpumlp.network.targets import Targets, check_inputs, check_targets
+from gpumlp.network.targets import Targets, check_inputs
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.shapes import HostArray, expect, is_on_device
 from gpumlp.training.choice import Choice
@@ -310,7 +310,7 @@ def check_training_set(
     backend = net.backend
     with backend.session():
         X = check_inputs(bring(X, "X", backend), net.architecture)
-        targets = check_targets(bring(Y, "Y", backend), len(X), net.architecture, net.dtype)
+        targets = net.check_targets(Y, len(X))
         weights = None
         if sample_weight is not None:
             weights = check_sample_weight(bring(sample_weight, "sample_weight", backend), len(X), net.n_models)
@@ -407,9 +407,8 @@ class _Run:
         net, backend = self.net, self.net.backend
         self.validation_X, self.validation_Y = validation
         with backend.session():
-            X, Y = (bring(v, f"validation {name}", backend) for v, name in zip(validation, "XY", strict=True))
-            X = check_inputs(X, net.architecture, "validation X")
-            return X, check_targets(Y, len(X), net.architecture, net.dtype, "validation Y"), None
+            X = check_inputs(bring(self.validation_X, "validation X", backend), net.architecture, "validation X")
+            return X, net.check_targets(self.validation_Y, len(X), "validation Y"), None
 
     def _evaluation(self, X: HostArray, targets: Targets, places: Places | None) -> Evaluation:
         with self.backend.session():
@@ -561,9 +560,9 @@ class _Run:
         for fold in range(len(places.rows)):
             models = np.flatnonzero(places.fold == fold)
             rows = places.rows[fold, : places.counts[models[0]]]
-            found = self._on_host(self.net.predict(self.validation_X[rows]))
-            for m in models:
-                outputs[m] = found[m]
+            found = self._on_host(self.net.take(models.tolist()).predict(self.validation_X[rows]))
+            for m, own in zip(models, found, strict=True):
+                outputs[m] = own
         return OfEachModel(
             Y[line[:n]] for line, n in zip(places.rows[places.fold], places.counts, strict=True)
         ), outputs

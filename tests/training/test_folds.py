@@ -6,8 +6,10 @@ from comparing import theta
 from small import classifier, data, labelled, network
 
 import gpumlp
-from gpumlp import Folds, schedules
+from gpumlp import Folds, costs, schedules
 from gpumlp.errors import ConfigurationError, DataError
+from gpumlp.network.architecture import build_architecture
+from gpumlp.network.members import Member
 
 ALLOWED = {"float32": 1e-4, "float64": 1e-10}
 IDS = [7, 0, 3, 12]
@@ -199,6 +201,84 @@ def test_resetting_forgets_what_each_schedule_saw(backend):
     assert np.array_equal(trainer.fit(X, Y, 4)["learning_rate"], first)
     assert first[:, 0].tolist() == [0.01, 0.01, 0.005, 0.0025]
     assert first[:, 1].tolist() == [0.01] * 4
+
+
+# ---------------------------------------------------------------- models that differ
+
+
+def members(*rows):
+    """One member for each (widths, activations, dropout, label_smoothing), of four inputs and three classes."""
+    found = []
+    for m, (widths, activations, dropout, smoothing) in enumerate(rows):
+        cost = costs.categorical_cross_entropy(smoothing)
+        of = build_architecture((4, *widths, 3), activations, "softmax", cost)
+        found.append(Member(of, dropout, seed=4, model_id=IDS[m]))
+    return found
+
+
+SMOOTHED = [((6,), ("tanh",), (0.3,), smoothing) for smoothing in (0.1, 0.0, 0.3, 0.3)]
+MIXED = [
+    ((6,), ("tanh",), (0.3,), 0.1),
+    ((6,), ("tanh",), (0.3,), 0.0),
+    ((5,), ("relu",), (0.0,), 0.0),
+    ((8,), ("gelu",), (0.0,), 0.2),
+]
+
+
+def check_members(given, backend, X, y, folds=None, validation=None, dtype="float64", **options):
+    """Train members as a stack, then each alone, and compare weights and history."""
+    net = gpumlp.Network.mixed(given, dtype=dtype, backend=backend)
+    stops = gpumlp.EarlyStopping(patience=3)
+    trainer = gpumlp.Trainer(net, batch_size=5, learning_rate=0.02, **options)
+    history = trainer.fit(X, y, 6, folds=folds, validation=validation or (X, y), monitors=[stops])
+    for m, member in enumerate(given):
+        solo = gpumlp.Network.mixed([member], dtype=dtype, backend=backend)
+        rows = slice(None) if folds is None else folds.rows[folds.of_model[m]]
+        other = slice(None) if validation is None else validation.rows[validation.of_model[m]]
+        wanted = gpumlp.Trainer(solo, batch_size=5, learning_rate=0.02, **options).fit(
+            X[rows], y[rows], 6, validation=(X[other], y[other]), monitors=[gpumlp.EarlyStopping(patience=3)]
+        )
+        found = net.alone(m)
+        for x, own in zip(found.weights + found.biases, solo.weights + solo.biases, strict=True):
+            assert is_same(x, own, backend, dtype)
+        for name in history.names:
+            assert is_same(history[name][: len(wanted), m], wanted[name][:, 0], backend, dtype), name
+        assert is_same(net.cost_of(X, y)[m : m + 1], solo.cost_of(X, y), backend, dtype)
+    return net
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("folds", [UNEVEN, None], ids=["folds", "all rows"])
+@pytest.mark.parametrize("shuffle", [True, "shared", False])
+def test_models_of_a_stack_smooth_labels_each_as_its_cost_says(shuffle, folds, dtype, backend):
+    X, y = labelled(N_ROWS)
+    check_members(members(*SMOOTHED), backend, X, y, folds, dtype=dtype, shuffle=shuffle)
+
+
+@pytest.mark.parametrize("validation", [folds_of(9, 9, 10, seed=5), None], ids=["own rows", "all rows"])
+def test_a_model_with_a_fold_learns_as_alone_beside_models_of_other_sizes(validation, backend):
+    if backend == "cuda":
+        pytest.skip("stacks of several sizes are not padded on cuda yet")
+    X, y = labelled(N_ROWS)
+    check_members(members(*MIXED), backend, X, y, UNEVEN, validation)
+
+
+def test_gradients_are_those_of_each_models_own_smoothing(backend):
+    X, y = labelled(N_ROWS)
+    given = members(*SMOOTHED)
+    found = gpumlp.Network.mixed(given, dtype="float64", backend=backend).backpropagate(X, y)
+    for m, member in enumerate(given):
+        wanted = gpumlp.Network.mixed([member], dtype="float64", backend=backend).backpropagate(X, y)
+        for l in range(2):
+            assert is_same(found.delta[l][m], wanted.delta[l][0], backend)
+            assert is_same(found.dW[l][m], wanted.dW[l][0], backend)
+
+
+def test_targets_that_are_no_labels_are_smoothed_alike():
+    X, y = labelled(N_ROWS)
+    net = gpumlp.Network.mixed(members(*SMOOTHED))
+    with pytest.raises(ConfigurationError, match=r"^the models of this stack differ in label_smoothing, which needs"):
+        gpumlp.Trainer(net).fit(X, np.eye(3)[y], 1)
 
 
 # ---------------------------------------------------------------- what is refused
