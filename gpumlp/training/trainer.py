@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -411,8 +412,11 @@ class _Run:
             return X, net.check_targets(self.validation_Y, len(X), "validation Y"), None
 
     def _evaluation(self, X: HostArray, targets: Targets, places: Places | None) -> Evaluation:
+        """Return what evaluates a data set; where that is the one that is trained on, its arrays are there already."""
         with self.backend.session():
             net = self.net
+            if places is not None:
+                X, targets = self.source.X, replace(targets, Y=self.source.Y)
             return Evaluation(self.backend, net.architecture, net.parameters, X, targets, places=places, runs=net.runs)
 
     def _tune(self, X: Any, Y: Any, sample_weight: Any, validation: tuple[Any, Any] | Folds | None) -> None:
@@ -556,16 +560,15 @@ class _Run:
 
     def _predictions_of_each(self, places: Places) -> tuple[Any, Any]:
         """Return targets and outputs of the rows that each model is evaluated on."""
-        Y, outputs = np.asarray(self._on_host(self.validation_Y)), OfEachModel([None] * self.net.n_models)
+        Y, n_models = np.asarray(self._on_host(self.validation_Y)), self.net.n_models
+        outputs = OfEachModel([None] * n_models)
         for fold in range(len(places.rows)):
             models = np.flatnonzero(places.fold == fold)
-            rows = places.rows[fold, : places.counts[models[0]]]
-            found = self._on_host(self.net.take(models.tolist()).predict(self.validation_X[rows]))
+            X = self.validation_X[places.of_model(models[0])]
+            found = self._on_host(self.net.take(models.tolist()).predict(X))
             for m, own in zip(models, found, strict=True):
                 outputs[m] = own
-        return OfEachModel(
-            Y[line[:n]] for line, n in zip(places.rows[places.fold], places.counts, strict=True)
-        ), outputs
+        return OfEachModel(Y[places.of_model(m)] for m in range(n_models)), outputs
 
     def _on_host(self, x: Any) -> Any:
         return self.backend.to_host(self.backend.asarray(x)) if is_on_device(x) else x
