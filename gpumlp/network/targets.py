@@ -43,6 +43,12 @@ class Targets:
             return self.Y
         return (asarray(self.codes) if is_on_device(self.Y) else self.codes)[..., self.Y, :]
 
+    def take(self, models: HostArray) -> Targets:
+        """Return the targets of some models of a stack, by their places."""
+        if self.codes is None or self.codes.ndim == 2:
+            return self
+        return replace(self, codes=self.codes[models])
+
     def of_costs(self, costs: Sequence[Cost]) -> Targets:
         """Return these targets for models of these costs, which may differ in their label smoothing.
 
