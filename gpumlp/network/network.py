@@ -419,10 +419,10 @@ class Network:
         self._put(X, ws.batch.a0[0])
         feedforward(self.backend, ws)
 
-    def _workspace(self, batch: int, in_place: bool = False, backward: bool = False) -> Workspace:
-        p = self.parameters
+    def _workspace(self, batch: int, n_codes: int = 1, in_place: bool = False, backward: bool = False) -> Workspace:
+        net, p = self.architecture, self.parameters
         return Workspace(
-            self.backend, self.architecture, p, batch, in_place=in_place, backward=backward, runs=self.runs
+            self.backend, net, p, batch, n_codes=n_codes, in_place=in_place, backward=backward, runs=self.runs
         )
 
     def cost_of(self, X: Any, Y: Any, sample_weight: Any = None) -> HostArray:
@@ -466,14 +466,14 @@ class Network:
 
     def _backpropagate(self, X: HostArray, targets: Targets, per_sample: bool) -> Gradients:
         backend, p = self.backend, self.parameters
-        ws = self._workspace(len(X), backward=True)
+        ws = self._workspace(len(X), backward=True, n_codes=targets.n_codes)
         grad = Parameters(backend, p.layout, self.n_models, "the gradients")
         tally = Tally(backend.empty((4, self.n_models), np.float64))
         clock = backend.empty((3,), np.int64)
         for table in (tally.values, clock):
             backend.fill(table, 0)
         self._put(X, ws.batch.a0[0])
-        self._put(targets.rows(backend.asarray), ws.batch.y[0])
+        self._put(targets.rows(backend.asarray), ws.batch.y)
         backend.fill(ws.batch.row_weight, 1)
         backend.fill(ws.batch.scale, 1)
         feedforward_to_output(backend, ws)
@@ -523,7 +523,15 @@ class Network:
 
     def _check(self, X: Any, Y: Any) -> tuple[HostArray, Targets]:
         X = self._inputs(X)
-        return X, check_targets(bring(Y, "Y", self.backend), len(X), self.architecture, self.dtype)
+        return X, self.targets_of(Y, len(X))
+
+    def targets_of(self, Y: Any, n_rows: int, name: str = "Y") -> Targets:
+        """Return the targets of `n_rows` examples, for each model where they differ in label smoothing.
+
+        Raises   ShapeError, DataError; ConfigurationError where models differ in it and Y is no labels
+        """
+        targets = check_targets(bring(Y, name, self.backend), n_rows, self.architecture, self.dtype, name)
+        return targets.of_costs([member.architecture.cost for member in self.members])
 
     def __repr__(self) -> str:
         stack = f"{self.n_models} models " if self.n_models > 1 else ""

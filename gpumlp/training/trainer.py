@@ -16,7 +16,7 @@ from gpumlp.network.evaluation import Evaluation, build_source, read_tally
 from gpumlp.network.kinds import bring
 from gpumlp.network.network import Network, check_sample_weight
 from gpumlp.network.places import Places
-from gpumlp.network.targets import Targets, check_inputs, check_targets
+from gpumlp.network.targets import Targets, check_inputs
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.shapes import HostArray, expect, is_on_device
 from gpumlp.training.choice import Choice
@@ -246,7 +246,7 @@ class Trainer:
         X: Any,
         Y: Any,
         epochs: int,
-        validation: tuple[Any, Any] | None = None,
+        validation: tuple[Any, Any] | Folds | None = None,
         sample_weight: Any = None,
         order: Any = None,
         monitors: Sequence[Monitor] = (),
@@ -312,7 +312,7 @@ def check_training_set(
     backend = net.backend
     with backend.session():
         X = check_inputs(bring(X, "X", backend), net.architecture)
-        targets = check_targets(bring(Y, "Y", backend), len(X), net.architecture, net.dtype)
+        targets = net.targets_of(Y, len(X))
         weights = None
         if sample_weight is not None:
             weights = check_sample_weight(bring(sample_weight, "sample_weight", backend), len(X), net.n_models)
@@ -409,9 +409,8 @@ class _Run:
         net, backend = self.net, self.net.backend
         self.validation_X, self.validation_Y = validation
         with backend.session():
-            X, Y = (bring(v, f"validation {name}", backend) for v, name in zip(validation, "XY", strict=True))
-            X = check_inputs(X, net.architecture, "validation X")
-            return X, check_targets(Y, len(X), net.architecture, net.dtype, "validation Y"), None
+            X = check_inputs(bring(self.validation_X, "validation X", backend), net.architecture, "validation X")
+            return X, net.targets_of(self.validation_Y, len(X), "validation Y"), None
 
     def _evaluation(self, X: HostArray, targets: Targets, places: Places | None) -> Evaluation:
         with self.backend.session():
