@@ -64,6 +64,7 @@ class Trainer:
     choice               the Choice in use, with all that was measured; None where nothing was tuned
     history              the History of the last `fit`, also of one that an error or Ctrl-C ended
     diverged             model id -> when; has_diverged (n_models,): these models stay as they are until `reset`
+    divergences          place in the stack -> the error of a model that has diverged
 
     Raises               ConfigurationError, UnknownName, ShapeError
     """
@@ -198,6 +199,7 @@ class Trainer:
     def _set_state(self) -> None:
         backend = self.net.backend
         self.diverged: dict[int, str] = {}
+        self.divergences: dict[int, DivergenceError] = {}
         self.has_diverged = np.zeros(self.net.n_models, np.bool_)
         self.history: History | None = None  # of the last `fit`, also of one that ended in an error
         backend.fill(self.clock, 0)
@@ -254,7 +256,7 @@ class Trainer:
         X: Any,
         Y: Any,
         epochs: int,
-        validation: tuple[Any, Any] | None = None,
+        validation: tuple[Any, Any] | Folds | None = None,
         sample_weight: Any = None,
         order: Any = None,
         monitors: Sequence[Monitor] = (),
@@ -565,23 +567,15 @@ class _Run:
         if not diverged.any():
             return
         first_bad = self.active.spread(self.backend.to_host(self.steps.tally.values)[FIRST_BAD], missing=0)
-        worst = int(np.flatnonzero(diverged)[0])
         for m in np.flatnonzero(diverged):
-            step = int(first_bad[m]) or self.trainer.step_count
-            why = f"diverged in epoch {epoch}, step {step}"
-            self.history.stopped[self.net.model_ids[m]] = self.trainer.diverged[self.net.model_ids[m]] = why
+            error = divergence(self.net.model_ids[m], epoch, int(first_bad[m]) or self.trainer.step_count)
+            why = f"diverged in epoch {epoch}, step {error.step}"
+            self.history.stopped[error.model] = self.trainer.diverged[error.model] = why
+            self.trainer.divergences[int(m)] = error
         self.skip |= diverged
         self.trainer.has_diverged |= diverged
         if self.trainer.on_divergence == "raise" or self.skip.all():
-            step = int(first_bad[worst]) or self.trainer.step_count
-            model = self.net.model_ids[worst]
-            raise DivergenceError(
-                f"model {model} diverged in epoch {epoch}: its cost or weights are not finite from step {step} on; its "
-                "weights are those of its last finite epoch. Lower learning_rate, set clip_norm, or scale the data",
-                model,
-                epoch,
-                step,
-            )
+            raise self.trainer.divergences[int(np.flatnonzero(diverged)[0])]
 
     def _predictions(self) -> tuple[Any, Any]:
         """Return targets and outputs of the validation set, on the host."""
@@ -625,6 +619,17 @@ class _Keeper(WeightKeeper):
         with self._backend.session():
             for _, places in neighbours(np.flatnonzero(models)):
                 self._backend.copy(src[places], out[places])
+
+
+def divergence(model: int, epoch: int, step: int) -> DivergenceError:
+    """Build the error of a model whose cost or weights are no longer finite."""
+    return DivergenceError(
+        f"model {model} diverged in epoch {epoch}: its cost or weights are not finite from step {step} on; its "
+        "weights are those of its last finite epoch. Lower learning_rate, set clip_norm, or scale the data",
+        model,
+        epoch,
+        step,
+    )
 
 
 def check_order(order: Any, epochs: int, n_rows: int) -> HostArray:
