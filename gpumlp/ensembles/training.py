@@ -15,7 +15,7 @@ import numpy as np
 from gpumlp.ensembles.job import Job, Outcome
 from gpumlp.ensembles.kinds import combined_rule
 from gpumlp.ensembles.plan import Plan, plan
-from gpumlp.ensembles.watching import JobWatch, StackWatch
+from gpumlp.ensembles.watching import JobWatch, StackWatch, watch_stack
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.network import Network
@@ -78,7 +78,7 @@ def train_stack(jobs: Sequence[Job], X: Any, Y: Any, dtype: Any, backend: str, d
     trainer = build_trainer(net, jobs)
     watches = [JobWatch(job, place, len(X if job.rows is None else job.rows)) for place, job in enumerate(jobs)]
     with suppress(DivergenceError):  # of the last model that was left; each one's own is kept
-        fit(trainer, jobs, X, Y, StackWatch(watches))
+        fit(trainer, jobs, X, Y, watch_stack(watches))
     seconds = perf_counter() - began
     n_epochs = sum(len(watch.history) for watch in watches)
     return [
