@@ -49,7 +49,7 @@ def kind_of(job: Job, data: DataShape) -> Hashable:
     """
     net, batch = job.member.architecture, data.batch_of(job)
     return (
-        *_of_architecture(net, data.labels),
+        *_of_architecture(net, data.labels and net.sizes[-1] > 1),
         job.member.dropout if any(net.normalisation) else None,
         batch,
         -(-data.rows_of(job) // batch),
