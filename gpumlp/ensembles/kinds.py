@@ -54,7 +54,7 @@ def kind_of(job: Job, data: DataShape, rules: dict[int, tuple[UpdateRule, Hashab
         rules[id(rule)] = (rule, _of_rule(rule))  # with the rule itself, so that its identity stays its own
     net, batch = job.member.architecture, data.batch_of(job)
     return (
-        *_of_architecture(net, data.labels),
+        *_of_architecture(net, data.labels and net.sizes[-1] > 1),
         job.member.dropout if any(net.normalisation) else None,
         batch,
         -(-data.rows_of(job) // batch),

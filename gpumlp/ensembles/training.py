@@ -15,7 +15,7 @@ import numpy as np
 from gpumlp.ensembles.job import Job, Outcome
 from gpumlp.ensembles.kinds import combined_rule
 from gpumlp.ensembles.plan import Plan, plan
-from gpumlp.ensembles.watching import JobWatch, StackWatch
+from gpumlp.ensembles.watching import JobWatch, StackWatch, watch_stack
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.network import Network
@@ -82,7 +82,7 @@ def train_stack(jobs: Sequence[Job], X: Any, Y: Any, dtype: Any, backend: str, d
     trainer = build_trainer(net, jobs, n_rows[0])
     watches = [JobWatch(job, place, n) for place, (job, n) in enumerate(zip(jobs, n_rows, strict=True))]
     with suppress(DivergenceError):  # of the last model that was left; each one's own is kept
-        fit(trainer, jobs, X, Y, StackWatch(watches))
+        fit(trainer, jobs, X, Y, watch_stack(watches))
     seconds = perf_counter() - began
     n_epochs = sum(len(watch.history) for watch in watches)
     return [

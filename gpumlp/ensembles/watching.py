@@ -107,12 +107,6 @@ class StackWatch(Monitor):
                 monitor.epoch_began(epoch)
         self.keepers.settle()
 
-    def step_ended(self, step: int) -> None:
-        for watch in self._active():
-            for monitor in watch.told:
-                monitor.step_ended(step)
-        self.keepers.settle()
-
     def epoch_ended(self, report: EpochReport) -> Stop | None:
         active, predictions = report.active, _once(report.predictions)
         added: dict[str, PerModel] = {}
@@ -135,6 +129,21 @@ class StackWatch(Monitor):
         finally:
             if self._keepers is not None:
                 self._keepers.settle()
+
+
+class StepWatch(StackWatch):
+    """One that tells of steps, too: a call in each step that most stacks can spare."""
+
+    def step_ended(self, step: int) -> None:
+        for watch in self._active():
+            for monitor in watch.told:
+                monitor.step_ended(step)
+        self.keepers.settle()
+
+
+def watch_stack(watches: Sequence[JobWatch]) -> StackWatch:
+    """Return what tells the jobs' monitors, of steps only where one listens to them."""
+    return StepWatch(watches) if any(watch.told for watch in watches) else StackWatch(watches)
 
 
 class SharedKeepers:
