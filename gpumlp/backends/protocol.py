@@ -128,6 +128,30 @@ class StepNumbers:
         return given_names(self.rule)
 
 
+@dataclass(frozen=True)
+class PerModel:
+    """The activations of a layer in which the models of a padded stack differ, and how many units each has there.
+
+    definitions   the different activations
+    kinds         (n_models,) int32: which of them each model has
+    widths        (n_models,) int32: units of each model; those beyond are zero on the way forward, and backward
+    """
+
+    definitions: tuple[Activation, ...]
+    kinds: Array
+    widths: Array
+
+
+LayerActivation = Activation | PerModel
+
+
+def of_all(activation: LayerActivation) -> Activation:
+    """Return the activation that all models have; a backend that does not pad is given no other."""
+    if isinstance(activation, PerModel):
+        raise TypeError("models of several kinds came to a backend that computes each kind by itself")
+    return activation
+
+
 @dataclass
 class Dropout:
     """Dropout behind one hidden layer, while training.
@@ -137,6 +161,7 @@ class Dropout:
     keys    (n_models, 2) words
     clock   names the step, of which the mask is a function
     mask    (n_models, batch, features) bool, where a backend keeps the mask for the way back; None: it is drawn again
+    rates   in a padded stack whose models differ: the rate of each, which may be 0; `rate` is then the highest
     """
 
     layer: int
@@ -144,6 +169,7 @@ class Dropout:
     keys: Any
     clock: Array
     mask: Array | None = None
+    rates: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -178,6 +204,7 @@ class Backend(Protocol):
     dtype: np.dtype[Any]
     precision: str
     keeps_masks: bool
+    pads_models: bool  # whether models of different sizes are computed together, padded; else in runs of those alike
 
     def empty(self, shape: Sequence[int], dtype: Any = None, what: str = "an array") -> Array:
         """Return a new array of any content; dtype None is the backend's own.
@@ -224,13 +251,20 @@ class Backend(Protocol):
         """
         ...
 
+    def side_by_side(self, works: Sequence[Callable[[], None]]) -> None:
+        """Do the work of several parts of a stack, in which each calls the same methods in the same order.
+
+        None of them needs what another one does. The models of a part are those behind the ones of the part before.
+        """
+        ...
+
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
         ...
 
     def forward_layer(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         a_in: Array,
         W: Array,
         b: Array,
@@ -287,7 +321,7 @@ class Backend(Protocol):
 
     def hidden_delta(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         delta_next: Array,
         W_next: Array,
         z: Array,
@@ -317,11 +351,15 @@ class Backend(Protocol):
         """
         ...
 
-    def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
+    def gradient_norm(
+        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[int] | None = None
+    ) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient).
 
         grad        (n_models, n), a part of a row for each model
         clip_norm   (n_models,) float64
+        tensors     where each tensor begins in it: on a processor, sums that begin there have the same bits whatever
+                    room a stack has for a tensor
         """
         ...
 

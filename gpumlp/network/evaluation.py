@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from gpumlp.backends.protocol import COST, HITS, WEIGHT, Backend, BatchSource, T
 from gpumlp.formulas.output_delta import output_delta
 from gpumlp.network.architecture import Architecture
 from gpumlp.network.feedforward import feedforward_to_output
+from gpumlp.network.members import Run
 from gpumlp.network.parameters import Parameters
 from gpumlp.network.targets import Targets
 from gpumlp.network.workspace import Workspace
@@ -44,7 +46,14 @@ class Evaluation:
     """Evaluates one data set again and again on the same buffers."""
 
     def __init__(
-        self, backend: Backend, net: Architecture, p: Parameters, X: Any, targets: Targets, sample_weight: Any = None
+        self,
+        backend: Backend,
+        net: Architecture,
+        p: Parameters,
+        X: Any,
+        targets: Targets,
+        sample_weight: Any = None,
+        runs: Sequence[Run] = (),
     ) -> None:
         n_models = p.theta.shape[0]
         batch = min(ROWS_AT_A_TIME, len(X))
@@ -52,12 +61,12 @@ class Evaluation:
         source = build_source(backend, X, targets, batch, sample_weight=sample_weight, mean=False)
         clock = backend.empty((3,), np.int64)
         tally = Tally(backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
-        ws = Workspace(backend, net, p, batch, n_weights=n_weights, in_place=True)
+        ws = Workspace(backend, net, p, batch, n_weights=n_weights, in_place=True, runs=runs)
         formulas = output_delta(net.cost, net.activations[-1])
 
         def step() -> None:  # which does not hold on to self: the buffers go when the last one lets go of it
             backend.gather_batch(source, clock, ws.batch, tally, None)
-            feedforward_to_output(backend, net, p, ws)
+            feedforward_to_output(backend, ws)
             backend.evaluate(formulas, net.activations[-1], ws.z[-1], p.b[-1], ws.a[-1], ws.batch, clock, tally)
 
         self.backend, self.source, self.clock, self.tally = backend, source, clock, tally

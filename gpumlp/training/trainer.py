@@ -379,7 +379,8 @@ class _Run:
 
     def _evaluation(self, X: HostArray, targets: Targets) -> Evaluation:
         with self.backend.session():
-            return Evaluation(self.backend, self.net.architecture, self.net.parameters, X, targets)
+            net = self.net
+            return Evaluation(self.backend, net.architecture, net.parameters, X, targets, runs=net.runs)
 
     def _tune(self, X: Any, Y: Any, sample_weight: Any, validation: tuple[Any, Any] | None) -> None:
         """Find the batch size, and the backend where that is free, and use both from now on."""

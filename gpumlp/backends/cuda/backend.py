@@ -20,7 +20,17 @@ from gpumlp.backends.cuda.gemm import Gemm
 from gpumlp.backends.cuda.graph import CapturedStep
 from gpumlp.backends.cuda.modules import Modules
 from gpumlp.backends.cuda.sources import C_TYPES, CHUNKS_OF_GROUP, HIT_KINDS, Source
-from gpumlp.backends.protocol import Array, Batch, BatchSource, Dropout, Normalisation, StepNumbers, Tally
+from gpumlp.backends.protocol import (
+    Array,
+    Batch,
+    BatchSource,
+    Dropout,
+    LayerActivation,
+    Normalisation,
+    StepNumbers,
+    Tally,
+    of_all,
+)
 from gpumlp.errors import DataError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.normalisation import LAYER
@@ -50,6 +60,7 @@ class CudaBackend:
 
     name = "cuda"
     keeps_masks = False
+    pads_models = True
 
     def __init__(self, dtype: Any = np.float32, precision: str | None = None, device: int = 0) -> None:
         self.dtype = np.dtype(dtype)
@@ -188,6 +199,11 @@ class CudaBackend:
 
     # ---------------------------------------------------------------- forward
 
+    def side_by_side(self, works: Sequence[Callable[[], None]]) -> None:
+        """Do one after another: there is one, since models of different sizes are padded."""
+        for work in works:
+            work()
+
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
         self._note(a_in, W, z)
@@ -195,7 +211,7 @@ class CudaBackend:
 
     def forward_layer(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         a_in: Array,
         W: Array,
         b: Array,
@@ -204,6 +220,7 @@ class CudaBackend:
         dropout: Dropout | None = None,
     ) -> None:
         """Set z = a_in W^T + b and a_out = f(z); z may be a_out itself."""
+        activation = of_all(activation)
         self.linear(a_in, W, z)
         n_models, batch, features = z.shape
         shape = {"n_models": n_models, "batch": batch}
@@ -338,7 +355,7 @@ class CudaBackend:
 
     def hidden_delta(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         delta_next: Array,
         W_next: Array,
         z: Array,
@@ -353,7 +370,7 @@ class CudaBackend:
         n_models, batch, features = delta.shape
         tiles = self._tiles(batch, features)
         self._launch(
-            sources.hidden_delta(activation, self.dtype, dropout is not None),
+            sources.hidden_delta(of_all(activation), self.dtype, dropout is not None),
             "hidden_delta",
             n_models * tiles.n_chunks * tiles.n_tiles,
             THREADS,
@@ -435,7 +452,9 @@ class CudaBackend:
 
     # ---------------------------------------------------------------- update
 
-    def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
+    def gradient_norm(
+        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[int] | None = None
+    ) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient)."""
         n_models, n = grad.shape
         # by the size of a model alone, so that its norm is the same in any stack

@@ -1,0 +1,62 @@
+"""The monitors of a job see a run of one model."""
+
+import numpy as np
+import pytest
+from comparing import theta
+from fleet import data, job, solo
+
+import gpumlp
+from gpumlp.ensembles import train
+
+
+class Notes(gpumlp.Monitor):
+    """Notes all that it is told."""
+
+    def __init__(self, stops_after=None):
+        self.seen, self.stops_after = [], stops_after
+
+    def training_began(self, run):
+        self.seen.append(("began", run.n_models, run.model_ids, run.first_epoch, run.epochs, run.n_rows, run.n_steps))
+        self.keeper = run.keeper()
+        self.keeper.save(np.ones(1, bool))
+
+    def epoch_began(self, epoch):
+        self.seen.append(("epoch", epoch))
+
+    def step_ended(self, step):
+        self.seen.append(("step", step))
+
+    def epoch_ended(self, report):
+        Y, outputs = report.predictions()
+        values = {name: value.tolist() for name, value in report.values.items()}
+        self.seen.append((report.epoch, report.step, values, report.active.tolist(), Y.tolist(), outputs.tolist()))
+        return gpumlp.Stop("enough", np.ones(1, bool)) if report.epoch == self.stops_after else None
+
+    def training_ended(self):
+        self.keeper.restore(np.ones(1, bool))
+        self.seen.append("ended")
+
+
+def notes(stops_after, **options):
+    rows = np.arange(61)
+    return job(rows=rows[:50], validation_rows=rows[50:], monitors=[Notes(stops_after)], **options)
+
+
+def test_a_jobs_monitors_are_told_what_a_solo_fit_tells_them():
+    X, Y = data()
+    stops = [None, 2, 1, None]
+    options = [{}, {"hidden": (4,), "epochs": 5}, {"activation": "relu", "dropout": 0.3}, {"epochs": 2, "seed": 3}]
+    jobs = [notes(s, **o) for s, o in zip(stops, options, strict=True)]
+    outcomes = train(jobs, X, Y, dtype="float64", backend="numpy")
+    for one, outcome, s, o in zip(jobs, outcomes, stops, options, strict=True):
+        alone = notes(s, **o)
+        network, history, _ = solo(alone, X, Y)
+        assert one.monitors[0].seen == alone.monitors[0].seen
+        assert outcome.history.stopped == history.stopped
+        assert np.array_equal(theta(outcome.network), theta(network))
+
+
+def test_two_jobs_cannot_share_a_monitor():
+    shared = gpumlp.EarlyStopping("cost")
+    with pytest.raises(gpumlp.errors.ConfigurationError, match=r"jobs\[0\] has a EarlyStopping .* one of its own"):
+        train([job(monitors=[shared]), job(monitors=[shared])], *data(), backend="numpy")
