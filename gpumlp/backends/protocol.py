@@ -214,6 +214,10 @@ class Backend(Protocol):
         """
         ...
 
+    def free_bytes(self) -> int | None:
+        """Return how much memory is free for new arrays; None where that is not known."""
+        ...
+
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         """Return an array of the host, or one that lies on this backend's device, as one of this backend in rows order.
 

@@ -22,10 +22,12 @@ class DataShape:
     """What of X and Y a plan depends on.
 
     n_rows   of X
+    bytes    that X and Y take
     labels   whether Y names classes, so that each model may have its own share of label smoothing
     """
 
     n_rows: int
+    bytes: int
     labels: bool
 
     def rows_of(self, job: Job) -> int:
@@ -60,6 +62,13 @@ def kind_of(job: Job, data: DataShape) -> Hashable:
         job.momentum_on_biases,
         job.validation_rows is None,
         job.sample_weight is None,
+        None if job.rows is None else np.asarray(job.rows).tobytes(),
+        None if job.validation_rows is None else np.asarray(job.validation_rows).tobytes(),
+        None if job.sample_weight is None else np.asarray(job.sample_weight).tobytes(),
+        net.cost.label_smoothing,
+        None
+        if job.schedule is None
+        else (job.epochs, job.schedule if isinstance(job.schedule, str) else id(job.schedule)),
     )
 
 

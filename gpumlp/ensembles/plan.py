@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.protocol import Backend
 from gpumlp.backends.select import get_backend
+from gpumlp.ensembles.cutting import Limits, cut, waste
+from gpumlp.ensembles.footprint import bytes_of
 from gpumlp.ensembles.job import Job
-from gpumlp.ensembles.kinds import DataShape, check_job
-from gpumlp.errors import readable_bytes
+from gpumlp.ensembles.kinds import DataShape, check_job, kind_of
+from gpumlp.errors import OutOfMemory, readable_bytes
+from gpumlp.formulas.normalisation import BATCH, LAYER
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,11 @@ class Plan:
         return "\n".join([f"{n_jobs} jobs in {len(self.stacks)} stacks on {self.backend}", *lines])
 
 
+PADDED = Limits(ratio=1.5, waste=0.15)
+PACKED = Limits(ratio=inf, waste=0.3)
+SHARE = 0.8  # of the free memory: kernels and libraries need scratch, too
+
+
 def plan(
     jobs: Sequence[Job],
     X: Any,
@@ -74,13 +84,73 @@ def plan(
 ) -> Plan:
     """Return how the jobs are divided into stacks; str() of it is a table.
 
+    Jobs of one kind are put together as far as their widths allow, and as memory does. A device computes models padded
+    to the widest of their stack, so that widths of a layer there differ by a half at most, and 15 % of the parameters
+    of all stacks of a kind pad. A processor computes them packed; only their rows of parameters, which an update walks
+    over, have room for the widest, and for few stacks, which share what a step costs once, 30 % of that may be empty.
+    Models that are alike stand side by side.
+
     memory   bytes that a stack may take; None: most of what is free now on the backend's device
     Raises   OutOfMemory for a job that does not fit alone; ConfigurationError, DataError
     """
     there = get_backend(None if backend == "auto" else backend, device, dtype)
-    data = DataShape(len(X), np.ndim(Y) == 1)
+    data = shape_of(X, Y)
+    if memory is None and (free := there.free_bytes()) is not None:
+        memory = int(SHARE * free)
+    kinds: dict[Hashable, list[int]] = {}
     for number, job in enumerate(jobs):
         check_job(job, number, data)
-    sizes = [job.member.architecture.sizes for job in jobs]
-    stacks = tuple(Stack((i,), sizes[i], sizes[i], 0.0, 0, 0) for i in range(len(jobs)))
-    return Plan(stacks, there.name)
+        kinds.setdefault(kind_of(job, data), []).append(number)
+    stacks = []
+    for numbers in kinds.values():
+        sizes = [jobs[i].member.architecture.sizes for i in numbers]
+        for part in cut(sizes, PADDED if there.pads_models else PACKED):
+            alike = sorted((numbers[i] for i in part), key=lambda i: (*_looks(jobs[i]), i))
+            stacks += [_stack(jobs, some, n, there) for some, n in _fitting(jobs, alike, data, there, memory)]
+    return Plan(tuple(sorted(stacks, key=lambda stack: min(stack.jobs))), there.name)
+
+
+def shape_of(X: Any, Y: Any) -> DataShape:
+    """Return what a plan depends on; X and Y may be anything with rows."""
+    n_bytes = sum(int(getattr(x, "nbytes", 0)) for x in (X, Y))
+    return DataShape(len(X), n_bytes, np.ndim(Y) == 1)
+
+
+def _looks(job: Job) -> tuple[Any, ...]:
+    """Return what models have in common that are computed as one run, as something to sort by."""
+    net = job.member.architecture
+    return net.sizes, tuple(f.name for f in net.activations), job.member.dropout
+
+
+def _fitting(
+    jobs: Sequence[Job], numbers: list[int], data: DataShape, backend: Backend, memory: int | None
+) -> Iterator[tuple[list[int], int]]:
+    """Yield stacks that fit into memory, with the bytes that they take: halves, and halves of these, where need be."""
+    n_bytes = bytes_of([jobs[i] for i in numbers], data, backend)
+    if memory is None or n_bytes <= memory:
+        yield numbers, n_bytes
+    elif len(numbers) > 1:
+        middle = len(numbers) // 2
+        for half in (numbers[:middle], numbers[middle:]):
+            yield from _fitting(jobs, half, data, backend, memory)
+    else:
+        job = jobs[numbers[0]]
+        raise OutOfMemory(
+            f"jobs[{numbers[0]}], {job.member.architecture} with batches of {data.batch_of(job)} rows, takes "
+            f"{readable_bytes(n_bytes)}, {readable_bytes(memory)} may be used; take a smaller batch_size or smaller "
+            "layers, or allow more memory"
+        )
+
+
+def _stack(jobs: Sequence[Job], numbers: list[int], n_bytes: int, backend: Backend) -> Stack:
+    sizes = np.array([jobs[i].member.architecture.sizes for i in numbers])
+    smallest, largest = (tuple(int(n) for n in of(axis=0)) for of in (sizes.min, sizes.max))
+    launches = _launches([jobs[i] for i in numbers]) if backend.pads_models else 0
+    return Stack(tuple(numbers), smallest, largest, waste(sizes), n_bytes, launches)
+
+
+def _launches(jobs: Sequence[Job]) -> int:
+    """Return what a device launches in a step: see the table in kernels/README.md."""
+    net = jobs[0].member.architecture
+    normalising = sum({LAYER: 1, BATCH: 3}.get(kind, 0) for kind in net.normalisation if kind)
+    return 5 * net.n_layers + normalising + any(job.clip_norm is not None for job in jobs)

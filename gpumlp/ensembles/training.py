@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from math import inf
 from time import perf_counter
 from typing import Any
 
 from gpumlp.ensembles.job import Job, Outcome
+from gpumlp.ensembles.kinds import combined_rule
 from gpumlp.ensembles.plan import Plan, plan
 from gpumlp.ensembles.watching import JobWatch, StackWatch
 from gpumlp.errors import ConfigurationError, DivergenceError
+from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.network import Network
+from gpumlp.training.schedules import ReduceOnPlateau, Schedule, get_schedule
 from gpumlp.training.trainer import Trainer
 
 
@@ -64,46 +70,77 @@ def check_monitors(jobs: Sequence[Job]) -> None:
 def train_stack(jobs: Sequence[Job], X: Any, Y: Any, dtype: Any, backend: str, device: str | None) -> list[Outcome]:
     """Train the jobs of one stack at once and return what became of each."""
     began = perf_counter()
-    (job,) = jobs
-    net = Network(
-        job.member.architecture.sizes,
-        job.member.architecture.activations[:-1],
-        job.member.architecture.activations[-1],
-        job.member.architecture.cost,
-        initialiser=job.member.initialiser,
-        dropout=job.member.dropout,
-        dtype=dtype,
-        backend=backend,
-        device=device,
-        seed=job.member.seed,
-        model_ids=[job.member.model_id],
-        normalisation=job.member.architecture.normalisation,
-    )
-    for l, (W, b) in enumerate(job.weights or ()):
-        net.set_weights(l, W, b)
-    trainer = Trainer(
+    net = build_network(jobs, dtype, backend, device)
+    trainer = build_trainer(net, jobs)
+    watches = [JobWatch(job, place, len(X if job.rows is None else job.rows)) for place, job in enumerate(jobs)]
+    with suppress(DivergenceError):  # of the last model that was left; each one's own is kept
+        fit(trainer, jobs, X, Y, StackWatch(watches))
+    seconds = perf_counter() - began
+    n_epochs = sum(len(watch.history) for watch in watches)
+    return [
+        Outcome(
+            net if len(jobs) == 1 else net.alone(place),
+            watch.finished(trainer.divergences.get(place)),
+            trainer.divergences.get(place),
+            seconds * len(watch.history) / n_epochs if n_epochs else seconds / len(jobs),
+        )
+        for place, watch in enumerate(watches)
+    ]
+
+
+def build_network(jobs: Sequence[Job], dtype: Any, backend: str, device: str | None) -> Network:
+    """Return the stack of the jobs' members, with the weights that they begin with."""
+    net = Network.mixed([job.member for job in jobs], dtype=dtype, backend=backend, device=device)
+    for place, job in enumerate(jobs):
+        if job.weights is not None:
+            begins = net if len(jobs) == 1 else net.alone(place)
+            for l, (W, b) in enumerate(job.weights):
+                begins.set_weights(l, W, b)
+            if begins is not net:
+                net.put(place, begins)
+    return net
+
+
+def build_trainer(net: Network, jobs: Sequence[Job]) -> Trainer:
+    """Return the trainer of a stack, with each job's numbers, and what all of its jobs have in common."""
+    first = jobs[0]
+    return Trainer(
         net,
-        job.optimizer,
-        job.learning_rate,
-        job.batch_size,
-        job.reduction,
-        job.l2,
-        job.l1,
-        job.clip_norm,
-        job.schedule,
-        job.shuffle,
-        job.train_biases,
-        job.momentum_on_biases,
-        penalty=job.penalty,
+        combined_rule([RULES.get(job.optimizer) for job in jobs]),
+        [job.learning_rate for job in jobs],
+        first.batch_size,
+        first.reduction,
+        [job.l2 for job in jobs],
+        [job.l1 for job in jobs],
+        limits_of([job.clip_norm for job in jobs]),
+        schedule_of(first),
+        first.shuffle,
+        first.train_biases,
+        first.momentum_on_biases,
+        on_divergence="stop",
+        penalty=first.penalty,
     )
-    rows = slice(None) if job.rows is None else job.rows
-    watch = JobWatch(job, 0, len(X[rows]))
-    validation = None if job.validation_rows is None else (X[job.validation_rows], Y[job.validation_rows])
-    sample_weight = None if job.sample_weight is None else job.sample_weight[rows]
-    error = None
-    try:
-        trainer.fit(X[rows], Y[rows], job.epochs, validation, sample_weight, monitors=[StackWatch([watch])])
-    except DivergenceError as diverged:
-        error = diverged
-        watch.history.stopped.update(trainer.diverged)
-    return [Outcome(net, watch.history, error, perf_counter() - began)]
+
+
+def limits_of(clip_norms: Sequence[float | None]) -> list[float] | None:
+    """Return the limit of each model's gradient, infinite where there is none; None if there is none for any."""
+    if all(limit is None for limit in clip_norms):
+        return None
+    return [inf if limit is None else limit for limit in clip_norms]
+
+
+def schedule_of(job: Job) -> Schedule | ReduceOnPlateau:
+    """Return a job's schedule, whose plan is as long as the job's training, not as its stack's."""
+    schedule = get_schedule(job.schedule)
+    if isinstance(schedule, Schedule) and schedule.epochs is None:
+        return replace(schedule, epochs=job.epochs)
+    return schedule
+
+
+def fit(trainer: Trainer, jobs: Sequence[Job], X: Any, Y: Any, watch: StackWatch) -> None:
+    """Train a stack for as long as the longest of its jobs."""
+    first = jobs[0]
+    rows = slice(None) if first.rows is None else first.rows
+    validation = None if first.validation_rows is None else (X[first.validation_rows], Y[first.validation_rows])
+    weights = None if first.sample_weight is None else first.sample_weight[rows]
+    trainer.fit(X[rows], Y[rows], max(job.epochs for job in jobs), validation, weights, monitors=[watch])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.ensembles.job import Job
+from gpumlp.errors import DivergenceError
 from gpumlp.training.history import History
 from gpumlp.training.monitors import EpochReport, Monitor, PerModel, RunInfo, Stop, WeightKeeper
 
@@ -57,6 +58,12 @@ class JobWatch:
             self._heed(monitor.epoch_ended(own))
         self.ended = self.ended or report.epoch >= self.job.epochs
         return own
+
+    def finished(self, error: DivergenceError | None) -> History:
+        """Return the history, in which stands why the model diverged if it did."""
+        if error is not None:
+            self.history.stopped[error.model] = f"diverged in epoch {error.epoch}, step {error.step}"
+        return self.history
 
     def _own(self, Y: Any, outputs: Any) -> tuple[Any, Any]:
         return Y, outputs[self.place : self.place + 1]

@@ -10,12 +10,12 @@ from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.network.parameters import ParameterLayout
 
-# what each number may be: (lowest, whether it may be the lowest itself, below)
-LIMITS = {
+# what each number may be: (lowest, whether it may be the lowest itself, below; None: up to infinity itself)
+LIMITS: dict[str, tuple[float, bool, float | None]] = {
     "learning_rate": (0.0, True, np.inf),
     "l1": (0.0, True, np.inf),
     "l2": (0.0, True, np.inf),
-    "clip_norm": (0.0, False, np.inf),
+    "clip_norm": (0.0, False, None),  # infinity, which limits nothing, may stand beside models with a limit
     "momentum": (0.0, True, 1.0 + 1e-12),
     "beta1": (0.0, True, 1.0),
     "beta2": (0.0, True, 1.0),
@@ -88,11 +88,12 @@ def per_model(name: str, value: Any, n_models: int) -> Any:
             f"{name} has shape {array.shape}; expected a number, or one for each of {n_models} models"
         )
     low, closed, high = LIMITS.get(name, (-np.inf, False, np.inf))
-    wrong = ~(np.isfinite(array) & ((array >= low) if closed else (array > low)) & (array < high))
+    fits = (array >= low) if closed else (array > low)
+    wrong = ~fits if high is None else ~(fits & (array < high))
     if wrong.any():
         bad = array[wrong].flat[0]
         raise ConfigurationError(
             f"{name}={bad:g}: expected a number {'of at least' if closed else 'above'} {low:g}"
-            + (f" and below {high:g}" if np.isfinite(high) else "")
+            + (f" and below {high:g}" if high is not None and np.isfinite(high) else "")
         )
     return np.ascontiguousarray(np.broadcast_to(array, (n_models,)))

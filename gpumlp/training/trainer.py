@@ -58,6 +58,7 @@ class Trainer:
     choice               the Choice in use, with all that was measured; None where nothing was tuned
     history              the History of the last `fit`, also of one that an error or Ctrl-C ended
     diverged             model id -> when; has_diverged (n_models,): these models stay as they are until `reset`
+    divergences          place in the stack -> the error of a model that has diverged
 
     Raises               ConfigurationError, UnknownName, ShapeError
     """
@@ -179,6 +180,7 @@ class Trainer:
     def _set_state(self) -> None:
         backend = self.net.backend
         self.diverged: dict[int, str] = {}
+        self.divergences: dict[int, DivergenceError] = {}
         self.has_diverged = np.zeros(self.net.n_models, np.bool_)
         self.history: History | None = None  # of the last `fit`, also of one that ended in an error
         backend.fill(self.clock, 0)
@@ -498,23 +500,15 @@ class _Run:
         if not diverged.any():
             return
         first_bad = self.backend.to_host(self.tally.values)[FIRST_BAD]
-        worst = int(np.flatnonzero(diverged)[0])
         for m in np.flatnonzero(diverged):
-            step = int(first_bad[m]) or self.trainer.step_count
-            why = f"diverged in epoch {epoch}, step {step}"
-            self.history.stopped[self.net.model_ids[m]] = self.trainer.diverged[self.net.model_ids[m]] = why
+            error = divergence(self.net.model_ids[m], epoch, int(first_bad[m]) or self.trainer.step_count)
+            why = f"diverged in epoch {epoch}, step {error.step}"
+            self.history.stopped[error.model] = self.trainer.diverged[error.model] = why
+            self.trainer.divergences[int(m)] = error
         self.numbers.skip |= diverged
         self.trainer.has_diverged |= diverged
         if self.trainer.on_divergence == "raise" or self.numbers.skip.all():
-            step = int(first_bad[worst]) or self.trainer.step_count
-            model = self.net.model_ids[worst]
-            raise DivergenceError(
-                f"model {model} diverged in epoch {epoch}: its cost or weights are not finite from step {step} on; its "
-                "weights are those of its last finite epoch. Lower learning_rate, set clip_norm, or scale the data",
-                model,
-                epoch,
-                step,
-            )
+            raise self.trainer.divergences[int(np.flatnonzero(diverged)[0])]
 
     def _predictions(self) -> tuple[Any, Any]:
         """Return targets and outputs of the validation set, on the host."""
@@ -546,6 +540,17 @@ class _Keeper(WeightKeeper):
                 if run.size:
                     part = slice(int(run[0]), int(run[-1]) + 1)
                     self._backend.copy(src[part], out[part])
+
+
+def divergence(model: int, epoch: int, step: int) -> DivergenceError:
+    """Build the error of a model whose cost or weights are no longer finite."""
+    return DivergenceError(
+        f"model {model} diverged in epoch {epoch}: its cost or weights are not finite from step {step} on; its "
+        "weights are those of its last finite epoch. Lower learning_rate, set clip_norm, or scale the data",
+        model,
+        epoch,
+        step,
+    )
 
 
 def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network, penalty: str) -> StepNumbers:

@@ -79,6 +79,11 @@ class CudaBackend:
         with self._device.session():
             return self._arena.empty(shape, self.dtype if dtype is None else dtype, what)
 
+    def free_bytes(self) -> int | None:
+        """Return how much of the device's memory is free for new arrays."""
+        with self._device.session():
+            return int(self._device.free_bytes()[0])
+
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         """Return `x` in rows order on this device: the same memory where it is already so."""
         with self._device.session():

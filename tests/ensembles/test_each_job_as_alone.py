@@ -1,0 +1,73 @@
+"""Every model of a fleet is what it would be alone."""
+
+import numpy as np
+from comparing import theta
+from fleet import data, job, mixed_jobs, solo, with_monitors
+
+import gpumlp
+from gpumlp.ensembles import plan, train
+
+
+def same_histories(found, expected):
+    assert found.names == expected.names
+    assert found.stopped == expected.stopped
+    assert np.array_equal(found.epochs, expected.epochs)
+    for name in found.names:
+        assert np.array_equal(found[name], expected[name], equal_nan=True), name
+
+
+def test_64_jobs_that_differ_in_everything_are_bit_for_bit_as_alone():
+    X, Y = data()
+    jobs = mixed_jobs(64, len(X))
+    assert len(plan(jobs, X, Y, backend="numpy").stacks) < 32
+    outcomes = train([with_monitors(j) for j in jobs], X, Y, dtype="float64", backend="numpy")
+    for one, outcome in zip(jobs, outcomes, strict=True):
+        network, history, error = solo(with_monitors(one), X, Y)
+        assert np.array_equal(theta(outcome.network), theta(network))
+        assert outcome.network.sizes == network.sizes
+        same_histories(outcome.history, history)
+        assert str(outcome.error) == str(error)
+
+
+def test_a_model_that_diverges_keeps_its_last_finite_epoch_and_touches_no_other():
+    X, Y = data()
+    jobs = [job(), job(hidden=(4,), optimizer="sgd", learning_rate=1e300, l2=1e10), job(optimizer="sgd", clip_norm=1.0)]
+    jobs += [job(optimizer="sgd", learning_rate=0.1, epochs=5), job(optimizer="sgd", learning_rate=1e200, l1=1e200)]
+    outcomes = train(jobs, X, Y, dtype="float64", backend="numpy")
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True, True, False]
+    for one, outcome in zip(jobs, outcomes, strict=True):
+        network, history, error = solo(one, X, Y)
+        assert np.array_equal(theta(outcome.network), theta(network))
+        same_histories(outcome.history, history)
+        assert str(outcome.error) == str(error)
+
+
+def test_weights_that_a_job_is_given_are_what_it_begins_with():
+    X, Y = data()
+    draw = np.random.default_rng(3)
+    weights = [(draw.standard_normal((4, 5)), draw.standard_normal(4)), (draw.standard_normal((3, 4)), np.zeros(3))]
+    jobs = [job(hidden=(7,)), job(hidden=(4,), weights=weights), job(hidden=(4,), epochs=0, weights=weights)]
+    outcomes = train(jobs, X, Y, dtype="float64", backend="numpy")
+    for one, outcome in zip(jobs, outcomes, strict=True):
+        assert np.array_equal(theta(outcome.network), theta(solo(one, X, Y)[0]))
+    assert np.array_equal(outcomes[2].network.weights[0][0], weights[0][0])
+
+
+def test_what_is_done_with_a_job_is_told_as_soon_as_its_stack_has_finished():
+    X, Y = data()
+    told = []
+    jobs = [job(), job(optimizer="sgd"), job(hidden=(5,))]
+    outcomes = train(jobs, X, Y, backend="numpy", done=lambda i, outcome: told.append((i, outcome)))
+    assert sorted(i for i, _ in told) == [0, 1, 2]
+    assert all(outcomes[i] is outcome for i, outcome in told)
+    assert all(outcome.seconds > 0 for outcome in outcomes)
+
+
+def test_numbers_are_trained_on_as_labels_are():
+    X, _ = data()
+    Y = np.tanh(X[:, :3])
+    build = gpumlp.network.architecture.build_architecture
+    members = [gpumlp.network.members.Member(build((5, n, 3), "tanh", "identity", "quadratic"), (0.0,)) for n in (3, 4)]
+    jobs = [gpumlp.ensembles.Job(member, 2) for member in members]
+    for one, outcome in zip(jobs, train(jobs, X, Y, dtype="float64", backend="numpy"), strict=True):
+        assert np.array_equal(theta(outcome.network), theta(solo(one, X, Y)[0]))
