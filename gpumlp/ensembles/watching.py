@@ -38,6 +38,7 @@ class JobWatch:
             epochs=self.job.epochs,
             n_rows=self.n_rows,
             keeper=keepers.of_model(self.place),
+            network=lambda: run.network().alone(self.place),
         )
         for monitor in self.job.monitors:
             ends.callback(monitor.training_ended)

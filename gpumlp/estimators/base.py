@@ -48,7 +48,8 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
     _live       the network that was built last; a pickle does not hold it
     _progress   what partial_fit goes on from: seed, steps, epochs, factor of the rate, and the update rule's state
     _filling    what fills missing values, None where they are an error
-    _postpone   takes what a fit has prepared and trains it later; there only while many fits are trained together
+    _postpone   postpone(rows, held, random) is called in place of training, which then comes later; there only while
+                many fits are prepared to be trained together
     """
 
     _table: ClassVar[Table]
@@ -139,14 +140,14 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
             self._begin([X.shape[1], *hidden, self.n_outputs_], X.dtype, random)
         rows, held = self._hold_out(Rows(X, y, targets, weights), validation, random)
         if held is not None:
-            held = replace(held, table=self._on_host(held.X, "X_val"), numbers=None) if is_on_device(held.table) else held
+            held = (
+                replace(held, table=self._on_host(held.X, "X_val"), numbers=None) if is_on_device(held.table) else held
+            )
         rows = self._weigh(rows)
         if self._is_stochastic():
-            fitting = stochastic.prepare(self, rows, held, random, incremental)
             if "_postpone" in vars(self):
-                self._postpone(fitting)
-                return self
-            stochastic.train(fitting)
+                return self._postpone(rows, held, random)
+            stochastic.train(stochastic.prepare(self, rows, held, random, incremental))
         else:
             lbfgs.train(self, rows, random)
         return self._finished(held)

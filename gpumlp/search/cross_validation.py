@@ -88,12 +88,14 @@ def cross_validate(
 def _routed(estimator: Any, scorer: Any, cv: Any, groups: Any, params: dict[str, Any]) -> Any:
     """Return which parameters go to the splitter, to the estimator's fit and to the scorer."""
     if not _routing_enabled():
-        return Bunch(
-            splitter=Bunch(split={"groups": groups}), estimator=Bunch(fit=params), scorer=Bunch(score={})
-        )
+        return Bunch(splitter=Bunch(split={"groups": groups}), estimator=Bunch(fit=params), scorer=Bunch(score={}))
     if groups is not None:
         raise ValueError("with metadata routing enabled, pass groups as one of params")
     router = MetadataRouter(owner="cross_validate")
-    for name, consumer, callee in (("splitter", cv, "split"), ("estimator", estimator, "fit"), ("scorer", scorer, "score")):
+    for name, consumer, callee in (
+        ("splitter", cv, "split"),
+        ("estimator", estimator, "fit"),
+        ("scorer", scorer, "score"),
+    ):
         router.add(method_mapping=MethodMapping().add(caller="fit", callee=callee), **{name: consumer})
     return process_routing(router, "fit", **params)

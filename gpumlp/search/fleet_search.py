@@ -12,7 +12,8 @@ import numpy as np
 from sklearn import get_config
 from sklearn.base import clone, is_classifier
 from sklearn.metrics._scorer import _MultimetricScorer
-from sklearn.model_selection import BaseSearchCV, ParameterGrid, ParameterSampler, check_cv
+from sklearn.model_selection import ParameterGrid, ParameterSampler, check_cv
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._validation import _insert_error_scores, _warn_or_raise_about_fit_failures
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_method_params, indexable
@@ -190,7 +191,9 @@ class FleetSearchCV(BaseSearchCV):  # type: ignore[misc]
             )
         candidates, smallest, largest = self._candidates(), *bounds_of(self, X, y)
         if any(self.resource in candidate for candidate in candidates):
-            raise ConfigurationError(f"{self.resource} is the resource and searched for; leave it out of the candidates")
+            raise ConfigurationError(
+                f"{self.resource} is the resource and searched for; leave it out of the candidates"
+            )
         plan = plan_rounds(
             len(candidates),
             self.factor,
@@ -250,9 +253,7 @@ class Rounds:
     results   the table of all candidates, as in cv_results_
     """
 
-    def __init__(
-        self, search: FleetSearchCV, evaluation: Evaluation, split: Callable[[], Iterable[Split]]
-    ) -> None:
+    def __init__(self, search: FleetSearchCV, evaluation: Evaluation, split: Callable[[], Iterable[Split]]) -> None:
         self.out: list[Result] = []
         self.results: dict[str, Any] = {}
         self._search, self._evaluation, self._split = search, evaluation, split

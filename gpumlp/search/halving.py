@@ -88,12 +88,11 @@ def _fewest_rows(search: Any, y: Any) -> int:
 
 def part_of(splits: Iterable[tuple[Any, Any]], share: float, random_state: Any) -> list[tuple[HostArray, HostArray]]:
     """Return splits with this share of the rows of each, drawn without replacement."""
-    return [
-        tuple(  # type: ignore[misc]
-            resample(rows, replace=False, random_state=random_state, n_samples=int(share * len(rows))) for rows in split
-        )
-        for split in splits
-    ]
+
+    def drawn(rows: Any) -> Any:
+        return resample(rows, replace=False, random_state=random_state, n_samples=int(share * len(rows)))
+
+    return [(drawn(train), drawn(test)) for train, test in splits]
 
 
 def best_of(results: dict[str, Any], metric: str, n_kept: int, number: int) -> list[dict[str, Any]]:
