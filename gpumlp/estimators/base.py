@@ -139,10 +139,8 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
         if first:
             self._begin([X.shape[1], *hidden, self.n_outputs_], X.dtype, random)
         rows, held = self._hold_out(Rows(X, y, targets, weights), validation, random)
-        if held is not None:
-            held = (
-                replace(held, table=self._on_host(held.X, "X_val"), numbers=None) if is_on_device(held.table) else held
-            )
+        if held is not None and is_on_device(held.table):
+            held = replace(held, table=self._on_host(held.X, "X_val"), numbers=None)
         rows = self._weigh(rows)
         if self._is_stochastic():
             if "_postpone" in vars(self):

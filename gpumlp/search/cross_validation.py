@@ -92,10 +92,7 @@ def _routed(estimator: Any, scorer: Any, cv: Any, groups: Any, params: dict[str,
     if groups is not None:
         raise ValueError("with metadata routing enabled, pass groups as one of params")
     router = MetadataRouter(owner="cross_validate")
-    for name, consumer, callee in (
-        ("splitter", cv, "split"),
-        ("estimator", estimator, "fit"),
-        ("scorer", scorer, "score"),
-    ):
+    consumers = {"splitter": (cv, "split"), "estimator": (estimator, "fit"), "scorer": (scorer, "score")}
+    for name, (consumer, callee) in consumers.items():
         router.add(method_mapping=MethodMapping().add(caller="fit", callee=callee), **{name: consumer})
     return process_routing(router, "fit", **params)

@@ -191,9 +191,7 @@ class FleetSearchCV(BaseSearchCV):  # type: ignore[misc]
             )
         candidates, smallest, largest = self._candidates(), *bounds_of(self, X, y)
         if any(self.resource in candidate for candidate in candidates):
-            raise ConfigurationError(
-                f"{self.resource} is the resource and searched for; leave it out of the candidates"
-            )
+            raise ConfigurationError(f"{self.resource} is the resource; leave it out of what is searched for")
         plan = plan_rounds(
             len(candidates),
             self.factor,

@@ -41,7 +41,8 @@ def postpone(estimator: Any, X: Any, y: Any, fit_params: dict[str, Any], settle:
 
     settle   settle(mlp, rows, held) -> the same examples, as rows of tables that fits share
     """
-    mlp, prepared = last_step(estimator), []
+    mlp = last_step(estimator)
+    prepared: list[Fitting] = []
 
     def take_over(rows: Rows, held: Rows | None, random: np.random.RandomState) -> Any:
         prepared.append(prepare(mlp, *settle(mlp, rows, held), random, incremental=False))
@@ -53,4 +54,4 @@ def postpone(estimator: Any, X: Any, y: Any, fit_params: dict[str, Any], settle:
     finally:
         del mlp._postpone
     (fitting,) = prepared
-    return fitting  # type: ignore[no-any-return]
+    return fitting

@@ -120,7 +120,7 @@ class Tables:
     def _one(self, array: HostArray) -> HostArray:
         """Return the first array that had these shape, dtype and bytes."""
         array = np.ascontiguousarray(array)
-        content = hashlib.blake2b(array.reshape(-1).view(np.uint8)).digest()
+        content = hashlib.blake2b(array.reshape(-1).view(np.uint8).data).digest()
         return self._arrays.setdefault((array.shape, array.dtype.str, content), array)
 
 
