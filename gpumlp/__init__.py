@@ -15,6 +15,7 @@ from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel, load
 from gpumlp.training import schedules
 from gpumlp.training.choice import Choice, Measurement
+from gpumlp.training.folds import Folds
 from gpumlp.training.history import History
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
 from gpumlp.training.progress import ProgressBar
@@ -34,6 +35,7 @@ __all__ = [
     "CsvLog",
     "EarlyStopping",
     "FleetSearchCV",
+    "Folds",
     "History",
     "JsonLinesLog",
     "KeepBest",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from gpumlp.errors import DataError, ShapeError
+from gpumlp.errors import ConfigurationError, DataError, ShapeError
 from gpumlp.formulas.costs import Cost
 from gpumlp.network.architecture import Architecture
 from gpumlp.shapes import HostArray, as_numeric, expect, is_on_device
@@ -19,7 +19,7 @@ class Targets:
     """Targets of a data set, on the host or where the user has them; codes on the host.
 
     Y               (n_rows, n_out) numbers, or (n_rows,) labels if `codes` is given
-    codes           (n_classes, n_out) the target of each label, or None
+    codes           (n_classes, n_out) the target of each label, or (n_models, n_classes, n_out); or None
     counts_hits     whether they name classes, so that a share of right answers means something
     threshold       what a single output must reach for the class 1; None with several outputs
     """
@@ -30,10 +30,26 @@ class Targets:
     threshold: float | None
 
     def rows(self, asarray: Callable[[HostArray], Any]) -> Any:
-        """Return the target of each row, (n_rows, n_out); `asarray` brings the codes to where the labels are."""
+        """Return the target of each row, (n_rows, n_out), or (n_models, n_rows, n_out) where codes differ.
+
+        asarray   brings the codes to where the labels are
+        """
         if self.codes is None:
             return self.Y
-        return (asarray(self.codes) if is_on_device(self.Y) else self.codes)[self.Y]
+        return (asarray(self.codes) if is_on_device(self.Y) else self.codes)[..., self.Y, :]
+
+    def of_costs(self, costs: Sequence[Cost]) -> Targets:
+        """Return these targets for models that differ in how much their costs smooth labels.
+
+        Raises   ConfigurationError where that would make them differ and they are no labels
+        """
+        if self.codes is not None:
+            return replace(self, codes=label_codes(costs, self.codes.shape[-1], self.codes.dtype))
+        if len({cost.label_smoothing for cost in costs}) > 1:
+            raise ConfigurationError(
+                "the models of this stack differ in label_smoothing, which needs Y as labels, one for each example"
+            )
+        return self
 
 
 def check_inputs(X: Any, net: Architecture, name: str = "X") -> HostArray:
@@ -82,9 +98,16 @@ def _labels(labels: Any, n_out: int, cost: Cost, dtype: Any, name: str) -> Targe
             f"{name} holds values from {lowest:g} to {highest:g}; expected labels 0 to {n_out - 1}, one for "
             f"each of the {n_out} outputs, or an array (n_samples, {n_out})"
         )
-    right, wrong = cost.labels
-    codes = np.where(np.eye(n_out, dtype=bool), right, wrong)
-    return Targets(whole, smooth(codes, cost).astype(dtype), counts_hits=True, threshold=None)
+    return Targets(whole, label_codes([cost], n_out, dtype), counts_hits=True, threshold=None)
+
+
+def label_codes(costs: Sequence[Cost], n_out: int, dtype: Any) -> HostArray:
+    """Return the target of each label, (n_classes, n_out); where costs differ in it, (n_models, n_classes, n_out).
+
+    costs   one, or one for each model
+    """
+    codes = [smooth(np.where(np.eye(n_out, dtype=bool), *cost.labels), cost).astype(dtype) for cost in costs]
+    return np.stack(codes) if any(not np.array_equal(code, codes[0]) for code in codes) else codes[0]
 
 
 def _numbers(Y: Any, net: Architecture, dtype: Any, name: str) -> Targets:

@@ -31,15 +31,15 @@ class TrainingStep:
         steps_per_launch: int = 1,
     ) -> None:
         backend, architecture, p = net.backend, net.architecture, net.parameters
-        n_inputs = 1 if source.keys is None else len(source.keys)
         n_weights = 1 if source.sample_weight is None else len(source.sample_weight)
         ws = Workspace(
             backend,
             architecture,
             p,
             source.batch,
-            n_inputs,
+            source.n_orders,
             n_weights,
+            source.n_codes,
             in_place=True,
             backward=True,
             numbers=numbers,

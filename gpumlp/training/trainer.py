@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from copy import copy
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -16,15 +15,19 @@ from gpumlp.formulas.update_rules import RULES, UpdateRule, check_rule, finished
 from gpumlp.network.evaluation import Evaluation, build_source, read_tally
 from gpumlp.network.kinds import bring
 from gpumlp.network.network import Network, check_sample_weight
+from gpumlp.network.places import Places
 from gpumlp.network.targets import Targets, check_inputs, check_targets
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.shapes import HostArray, expect, is_on_device
 from gpumlp.training.choice import Choice
+from gpumlp.training.folds import Folds, check_folds, check_weights, common_batch
 from gpumlp.training.history import History
 from gpumlp.training.hyper_table import HyperTable
-from gpumlp.training.monitors import EpochReport, Monitor, RunInfo, Stop, WeightKeeper
-from gpumlp.training.schedules import ReduceOnPlateau, Schedule, get_schedule
+from gpumlp.training.monitors import EpochReport, Monitor, OfEachModel, RunInfo, Stop, WeightKeeper
+from gpumlp.training.schedules import ReduceOnPlateau, Schedule, Schedules
 from gpumlp.training.step import TrainingStep
+
+OneSchedule = str | Schedule | ReduceOnPlateau | None
 
 
 class Trainer:
@@ -43,7 +46,8 @@ class Trainer:
     penalty              "example": each example has the penalties, as said. "batch": a batch has them once, so that its
                          mean has them divided by the weight of its rows, as scikit-learn's alpha is
     clip_norm            largest norm of a model's gradient, before penalties
-    schedule             name of a schedule, or a configured one: gpumlp.schedules.cosine(warmup=2)
+    schedule             name of a schedule, or a configured one: gpumlp.schedules.cosine(warmup=2); or a list of them,
+                         one for each model
     shuffle              True: each model has an order of its own in each epoch; "shared": one order for all; False: as
                          the rows stand
     train_biases         whether biases, and gamma and beta of normalised layers, are updated at all
@@ -73,7 +77,7 @@ class Trainer:
         l2: Any = 0.0,
         l1: Any = 0.0,
         clip_norm: Any = None,
-        schedule: str | Schedule | ReduceOnPlateau | None = None,
+        schedule: OneSchedule | Sequence[OneSchedule] = None,
         shuffle: bool | str = True,
         train_biases: bool = True,
         momentum_on_biases: bool = True,
@@ -103,7 +107,7 @@ class Trainer:
             raise ConfigurationError('shuffle="shared" needs one seed for all models; give one, or use shuffle=True')
         self.reduction, self.penalty = reduction, penalty
         self.shuffle, self.on_divergence = shuffle, on_divergence
-        self.schedule = copy(get_schedule(schedule))  # one that looks at results belongs to one trainer
+        self.schedules = Schedules(schedule, net.n_models)
         self.hyper = HyperTable(
             self.rule,
             net.parameters.layout,
@@ -163,6 +167,11 @@ class Trainer:
             self.follow()
         self.choice, self.batch_size = choice, choice.batch_size
 
+    @property
+    def schedule(self) -> Schedule | ReduceOnPlateau | tuple[Schedule | ReduceOnPlateau, ...]:
+        """What the learning rate follows; where each model has a schedule of its own, all of them."""
+        return self.schedules.of_models[0] if self.schedules.is_one else self.schedules.of_models
+
     # ---------------------------------------------------------------- state
 
     def reset(self) -> None:
@@ -186,8 +195,7 @@ class Trainer:
         backend.fill(self.clock, 0)
         self.numbers.skip[:] = False
         self.hyper.scale_rate(1.0)
-        if isinstance(self.schedule, ReduceOnPlateau):
-            self.schedule.reset()
+        self.schedules.reset()
         for name, buffer in self.state.items():
             backend.fill(buffer, 0)
             if name in self._initial_state:
@@ -242,20 +250,23 @@ class Trainer:
         sample_weight: Any = None,
         order: Any = None,
         monitors: Sequence[Monitor] = (),
+        folds: Folds | None = None,
     ) -> History:
         """Train for `epochs` more epochs and return what happened in them.
 
         X              (n_samples, in_features); kept in its own dtype and cast batch by batch. X, Y and sample_weight
                        may lie on the network's device, and stay there
         Y              (n_samples, out) targets, or (n_samples,) labels; numbers of one output
-        validation     (X, Y) to evaluate after each epoch
+        validation     (X, Y) to evaluate after each epoch; or Folds: each model on rows of its own of the X and Y above
         sample_weight  (n_samples,), or (n_models, n_samples)
-        order          (epochs, n_samples) row numbers, followed row for row instead of any shuffling
+        order          (epochs, n_samples) row numbers, followed row for row instead of any shuffling; not with folds
         monitors       what watches, in this order
+        folds          each model is trained on rows of its own, as a `fit` on X[rows], Y[rows] and sample_weight[rows]
+                       would train it alone; all have batches of the same size, and equally many in an epoch
         Raises         ShapeError, DataError, ConfigurationError; DivergenceError as `on_divergence` says, and when no
                        model remains
         """
-        return _Run(self, X, Y, epochs, validation, sample_weight, order, monitors).run()
+        return _Run(self, X, Y, epochs, validation, sample_weight, order, monitors, folds).run()
 
 
 class TrainingSet(NamedTuple):
@@ -264,6 +275,7 @@ class TrainingSet(NamedTuple):
     X: HostArray
     targets: Targets
     weights: HostArray | None
+    places: Places | None = None
 
     def source(self, trainer: Trainer, batch: int | str, explicit: bool = False) -> BatchSource:
         """Return the set on the trainer's backend, in batches, with the order in which its rows come.
@@ -271,26 +283,31 @@ class TrainingSet(NamedTuple):
         explicit   whether that is written into `rows` epoch by epoch
         """
         net, backend, n_rows = trainer.net, trainer.net.backend, len(self.X)
+        counts = [n_rows] if self.places is None else self.places.counts
         keys = rows = None
         if explicit:
             rows = backend.empty((1, n_rows), np.int64)
         elif trainer.shuffle == "shared":
-            keys = shared_key(net.seeds[0])[None]
+            n_orders = net.n_models if self.places is not None and self.places.are_own else 1
+            keys = np.repeat(shared_key(net.seeds[0])[None], n_orders, axis=0)
         elif trainer.shuffle:
             keys = model_keys(net.seeds, net.model_ids)
         return build_source(
             backend,
             self.X,
             self.targets,
-            n_rows if batch == "full" else min(int(batch), n_rows),
+            common_batch(batch, counts),
             sample_weight=self.weights,
             mean=trainer.reduction == "mean",
             keys=keys,
             rows=rows,
+            places=self.places,
         )
 
 
-def check_training_set(net: Network, X: Any, Y: Any, sample_weight: Any = None) -> TrainingSet:
+def check_training_set(
+    net: Network, X: Any, Y: Any, sample_weight: Any = None, folds: Folds | None = None
+) -> TrainingSet:
     """Return the arrays as this network is trained on them; raise ShapeError, DataError or ConfigurationError."""
     backend = net.backend
     with backend.session():
@@ -299,7 +316,10 @@ def check_training_set(net: Network, X: Any, Y: Any, sample_weight: Any = None) 
         weights = None
         if sample_weight is not None:
             weights = check_sample_weight(bring(sample_weight, "sample_weight", backend), len(X), net.n_models)
-    return TrainingSet(X, targets, weights)
+        places = None if folds is None else check_folds(folds, net.n_models, len(X))
+        if weights is not None and places is not None:
+            check_weights(weights, places)
+    return TrainingSet(X, targets, weights, places)
 
 
 class Steps:
@@ -314,7 +334,7 @@ class Steps:
         net, self.backend = trainer.net, trainer.net.backend
         self.source, self.clock, self.numbers = source, clock, numbers
         self.tally = Tally(self.backend.empty((4, net.n_models), np.float64), targets.counts_hits, targets.threshold)
-        numbers.factors = np.ones(source.n_steps)
+        numbers.factors = np.ones((source.n_steps, len(trainer.schedules.of_models)))
         self.step = TrainingStep(
             net, source, trainer.hyper, numbers, trainer._states, clock, self.tally, trainer.steps_per_launch
         )
@@ -339,21 +359,25 @@ class _Run:
         X: Any,
         Y: Any,
         epochs: int,
-        validation: tuple[Any, Any] | None,
+        validation: tuple[Any, Any] | Folds | None,
         sample_weight: Any,
         order: Any,
         monitors: Sequence[Monitor],
+        folds: Folds | None,
     ) -> None:
         self.trainer, self.net = trainer, trainer.net
         trainer.follow()
         if not (isinstance(epochs, int | np.integer) and epochs >= 0):
             raise ConfigurationError(f"epochs={epochs!r}: expected a whole number of at least 0")
         self.epochs, self.monitors = int(epochs), list(monitors)
+        self.validation_places: Places | None = None
         if trainer.has_diverged.all():
             raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
-        data = check_training_set(self.net, X, Y, sample_weight)
+        data = check_training_set(self.net, X, Y, sample_weight, folds)
+        if folds is not None and (order is not None or trainer.batch_size == "tune"):
+            raise ConfigurationError('folds go with no `order`, and not with batch_size="tune"; leave one of them away')
         self.order = None if order is None else check_order(order, self.epochs, len(data.X))
-        checked = self._check_validation(validation)
+        checked = self._check_validation(validation, Y, data)
         if trainer.batch_size == "tune":
             self._tune(X, Y, sample_weight, validation)
         self.backend, self.numbers = self.net.backend, trainer.numbers
@@ -367,28 +391,38 @@ class _Run:
         self.history.stopped.update(trainer.diverged)
         self.last_finite = _Keeper(self.net)
 
-    def _check_validation(self, validation: tuple[Any, Any] | None) -> tuple[HostArray, Targets] | None:
+    def _check_validation(
+        self, validation: tuple[Any, Any] | Folds | None, Y: Any, data: TrainingSet
+    ) -> tuple[HostArray, Targets, Places | None] | None:
+        """Return what is evaluated after each epoch: X, targets, and the rows of each model.
+
+        Y, data   those that are trained on
+        """
         if validation is None:
             return None
+        if isinstance(validation, Folds):
+            places = check_folds(validation, self.net.n_models, len(data.X), "validation")
+            self.validation_X, self.validation_Y, self.validation_places = data.X, Y, places
+            return data.X, data.targets, places
         if not (isinstance(validation, tuple | list) and len(validation) == 2):
-            raise ConfigurationError("validation: expected a pair (X, Y)")
+            raise ConfigurationError("validation: expected a pair (X, Y), or gpumlp.Folds")
         net, backend = self.net, self.net.backend
         self.validation_X, self.validation_Y = validation
         with backend.session():
             X, Y = (bring(v, f"validation {name}", backend) for v, name in zip(validation, "XY", strict=True))
             X = check_inputs(X, net.architecture, "validation X")
-            return X, check_targets(Y, len(X), net.architecture, net.dtype, "validation Y")
+            return X, check_targets(Y, len(X), net.architecture, net.dtype, "validation Y"), None
 
-    def _evaluation(self, X: HostArray, targets: Targets) -> Evaluation:
+    def _evaluation(self, X: HostArray, targets: Targets, places: Places | None) -> Evaluation:
         with self.backend.session():
             net = self.net
-            return Evaluation(self.backend, net.architecture, net.parameters, X, targets, runs=net.runs)
+            return Evaluation(self.backend, net.architecture, net.parameters, X, targets, places=places, runs=net.runs)
 
-    def _tune(self, X: Any, Y: Any, sample_weight: Any, validation: tuple[Any, Any] | None) -> None:
+    def _tune(self, X: Any, Y: Any, sample_weight: Any, validation: tuple[Any, Any] | Folds | None) -> None:
         """Find the batch size, and the backend where that is free, and use both from now on."""
         from gpumlp.training.tuning import backends_for, tune  # which builds trainers itself
 
-        arrays = (X, Y, sample_weight, *(validation or ()))
+        arrays = (X, Y, sample_weight, *(validation if isinstance(validation, tuple | list) else ()))
         backends = backends_for(self.net, stays=any(is_on_device(x) for x in arrays))
         options = self.trainer.step_options | ({} if self.order is None else {"shuffle": False})
         choice = tune(self.net, X, Y, backends=backends, sample_weight=sample_weight, **options)
@@ -402,7 +436,7 @@ class _Run:
             self.net.model_ids,
             first,
             self.epochs,
-            self.source.n_rows,
+            self.source.n_places,
             self.source.n_steps,
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
@@ -441,23 +475,21 @@ class _Run:
             values,
             active,
             seconds,
-            self.source.n_rows / seconds,
+            self.source.n_places / seconds,
             self._predictions,
         )
         self.history.append(report)
         for monitor in self.monitors:
             self._stop(monitor.epoch_ended(report))
-        if isinstance(self.trainer.schedule, ReduceOnPlateau):
-            self.trainer.hyper.scale_rate(self.trainer.schedule.after_epoch(report))
+        if self.trainer.schedules.look_at_results:
+            self.trainer.hyper.scale_rate(self.trainer.schedules.after_epoch(report))
         self._stop_diverged(diverged, epoch + 1)
 
     def _begin_epoch(self, epoch: int, first: int) -> None:
         """Set the tables that hold for the whole epoch."""
-        schedule = self.trainer.schedule
-        if isinstance(schedule, Schedule):
-            self.numbers.factors = schedule.factors(
-                self.trainer.step_count, epoch, self.source.n_steps, first + self.epochs
-            )
+        self.numbers.factors = self.trainer.schedules.factors(
+            self.trainer.step_count, epoch, self.source.n_steps, first + self.epochs
+        )
         self.steps.begin_epoch()
         if self.order is not None:
             self.backend.copy(self.backend.asarray(self.order[epoch - first][None]), self.source.rows)
@@ -514,7 +546,22 @@ class _Run:
         """Return targets and outputs of the validation set, on the host."""
         if self.validation is None:
             raise ConfigurationError("a metric of the validation set needs fit(..., validation=(X, Y))")
+        if self.validation_places is not None:
+            return self._predictions_of_each(self.validation_places)
         return self._on_host(self.validation_Y), self._on_host(self.net.predict(self.validation_X))
+
+    def _predictions_of_each(self, places: Places) -> tuple[Any, Any]:
+        """Return targets and outputs of the rows that each model is evaluated on."""
+        Y, outputs = np.asarray(self._on_host(self.validation_Y)), OfEachModel([None] * self.net.n_models)
+        for fold in range(len(places.rows)):
+            models = np.flatnonzero(places.fold == fold)
+            rows = places.rows[fold, : places.counts[models[0]]]
+            found = self._on_host(self.net.predict(self.validation_X[rows]))
+            for m in models:
+                outputs[m] = found[m]
+        return OfEachModel(
+            Y[line[:n]] for line, n in zip(places.rows[places.fold], places.counts, strict=True)
+        ), outputs
 
     def _on_host(self, x: Any) -> Any:
         return self.backend.to_host(self.backend.asarray(x)) if is_on_device(x) else x
@@ -559,7 +606,7 @@ def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network, penalty: st
     shape = (len(names), *hyper.values["eta"].shape)
     skip = np.zeros(net.n_models, np.bool_)
     table, by_batch = net.backend.empty(shape), penalty == "batch"
-    return StepNumbers(rule, hyper.extras, hyper.values, names, table, np.ones(1), skip, by_batch)
+    return StepNumbers(rule, hyper.extras, hyper.values, names, table, np.ones((1, 1)), skip, by_batch)
 
 
 def check_order(order: Any, epochs: int, n_rows: int) -> HostArray:

@@ -35,7 +35,6 @@ from gpumlp.errors import DataError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.normalisation import LAYER
 from gpumlp.formulas.output_delta import OutputDelta
-from gpumlp.randomness.feistel import half_bits
 from gpumlp.randomness.streams import DROPOUT, dropout_threshold
 from gpumlp.shapes import is_on_device
 
@@ -176,6 +175,8 @@ class CudaBackend:
             sample_weight=source.sample_weight,
             keys=source.keys,
             rows=source.rows,
+            fold=source.fold,
+            counts=source.counts,
             clock=clock,
             hyper=tables.get("hyper"),
             factors=tables.get("factors"),
@@ -183,15 +184,19 @@ class CudaBackend:
             group=group,
             mean=int(source.mean),
             penalties=_penalties(source, numbers),
-            half_bits=half_bits(source.n_rows),
             copy_blocks=copy_blocks,
             n_rows=source.n_rows,
+            n_places=source.n_places,
             in_features=in_features,
             n_out=batch.y.shape[2],
             batch=n_rows_of_batch,
             n_orders=n_orders,
+            n_targets=len(batch.y),
+            n_codes=source.n_codes,
+            n_classes=0 if source.codes is None else source.codes.shape[-2],
             n_weights=n_weights,
             n_sample_weights=1 if source.sample_weight is None else len(source.sample_weight),
+            n_factors=1 if numbers is None else numbers.factors.shape[1],
             n_models=n_models,
             n_groups=n_groups,
             a0=batch.a0,

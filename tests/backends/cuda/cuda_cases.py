@@ -308,7 +308,7 @@ def numbers_of(b, rule, n_groups, n_models, n_steps=1, extras=()):
     given, names = given_names(rule), finished_names(rule)
     hyper = {name: np.random.default_rng(i).uniform(0.1, 0.9, (n_groups, n_models)) for i, name in enumerate(given, 11)}
     table = put(b, uniform(12, 0.1, 0.9, len(names), n_groups, n_models))
-    factors = np.linspace(1, 0.3, n_steps)
+    factors = np.linspace(1, 0.3, n_steps)[:, None]
     return StepNumbers(rule, frozenset(extras), hyper, names, table, factors, np.zeros(n_models, np.bool_))
 
 

@@ -344,7 +344,7 @@ def test_a_recorded_step_uses_the_numbers_that_were_brought_last():
             if epoch:
                 numbers.hyper["eta"][:] *= 0.5
             if epoch > 1:
-                numbers.factors = np.linspace(epoch, 1, 4)
+                numbers.factors = np.linspace(epoch, 1, 4)[:, None]
             if epoch > 2:
                 numbers.skip[:] = [False, True, epoch == 3]
             b.bring_numbers(numbers)

@@ -255,7 +255,7 @@ def update(rule, extras=(), n_models=3, bounds=(0, 64, 96), skipped=(1,), gradie
         table = cast(np.random.default_rng(12).uniform(0.1, 0.9, shape).astype(np.float32), b)
         skip = np.zeros(n_models, bool)
         skip[list(skipped)] = True
-        numbers = StepNumbers(rule, frozenset(extras), hyper, names, table, np.ones(1), skip)
+        numbers = StepNumbers(rule, frozenset(extras), hyper, names, table, np.ones((1, 1)), skip)
         theta, grad = (cast(draw(s, n_models, n).astype(np.float32), b) for s in (21, 22))
         if gradient is not None:
             grad[...] = gradient
