@@ -62,13 +62,6 @@ def kind_of(job: Job, data: DataShape) -> Hashable:
         job.momentum_on_biases,
         job.validation_rows is None,
         job.sample_weight is None,
-        None if job.rows is None else np.asarray(job.rows).tobytes(),
-        None if job.validation_rows is None else np.asarray(job.validation_rows).tobytes(),
-        None if job.sample_weight is None else np.asarray(job.sample_weight).tobytes(),
-        net.cost.label_smoothing,
-        None
-        if job.schedule is None
-        else (job.epochs, job.schedule if isinstance(job.schedule, str) else id(job.schedule)),
     )
 
 

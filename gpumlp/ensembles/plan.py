@@ -105,7 +105,7 @@ def plan(
     for numbers in kinds.values():
         sizes = [jobs[i].member.architecture.sizes for i in numbers]
         for part in cut(sizes, PADDED if there.pads_models else PACKED):
-            alike = sorted((numbers[i] for i in part), key=lambda i: (*_looks(jobs[i]), i))
+            alike = sorted((numbers[i] for i in part), key=lambda i: (_looks(jobs[i], there.pads_models), i))
             stacks += [_stack(jobs, some, n, there) for some, n in _fitting(jobs, alike, data, there, memory)]
     return Plan(tuple(sorted(stacks, key=lambda stack: min(stack.jobs))), there.name)
 
@@ -116,10 +116,15 @@ def shape_of(X: Any, Y: Any) -> DataShape:
     return DataShape(len(X), n_bytes, np.ndim(Y) == 1)
 
 
-def _looks(job: Job) -> tuple[Any, ...]:
-    """Return what models have in common that are computed as one run, as something to sort by."""
-    net = job.member.architecture
-    return net.sizes, tuple(f.name for f in net.activations), job.member.dropout
+def _looks(job: Job, padded: bool) -> tuple[Any, ...]:
+    """Return something to sort by, so that models stand side by side that are computed together.
+
+    In a step those of one architecture and dropout are, but where all are padded; in an evaluation those with equally
+    many rows are.
+    """
+    net, held_out = job.member.architecture, 0 if job.validation_rows is None else len(job.validation_rows)
+    run = net.sizes, tuple(f.name for f in net.activations), job.member.dropout
+    return (held_out, *run) if padded else (*run, held_out)
 
 
 def _fitting(

@@ -10,6 +10,8 @@ from math import inf
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from gpumlp.ensembles.job import Job, Outcome
 from gpumlp.ensembles.kinds import combined_rule
 from gpumlp.ensembles.plan import Plan, plan
@@ -17,6 +19,8 @@ from gpumlp.ensembles.watching import JobWatch, StackWatch
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.network import Network
+from gpumlp.shapes import HostArray
+from gpumlp.training.folds import Folds
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, get_schedule
 from gpumlp.training.trainer import Trainer
 
@@ -113,7 +117,7 @@ def build_trainer(net: Network, jobs: Sequence[Job]) -> Trainer:
         [job.l2 for job in jobs],
         [job.l1 for job in jobs],
         limits_of([job.clip_norm for job in jobs]),
-        schedule_of(first),
+        [schedule_of(job) for job in jobs],
         first.shuffle,
         first.train_biases,
         first.momentum_on_biases,
@@ -139,8 +143,31 @@ def schedule_of(job: Job) -> Schedule | ReduceOnPlateau:
 
 def fit(trainer: Trainer, jobs: Sequence[Job], X: Any, Y: Any, watch: StackWatch) -> None:
     """Train a stack for as long as the longest of its jobs."""
-    first = jobs[0]
-    rows = slice(None) if first.rows is None else first.rows
-    validation = None if first.validation_rows is None else (X[first.validation_rows], Y[first.validation_rows])
-    weights = None if first.sample_weight is None else first.sample_weight[rows]
-    trainer.fit(X[rows], Y[rows], max(job.epochs for job in jobs), validation, weights, monitors=[watch])
+    trainer.fit(
+        X,
+        Y,
+        max(job.epochs for job in jobs),
+        validation=folds_of([job.validation_rows for job in jobs], len(X)),
+        sample_weight=weights_of([job.sample_weight for job in jobs]),
+        monitors=[watch],
+        folds=folds_of([job.rows for job in jobs], len(X)),
+    )
+
+
+def folds_of(rows: Sequence[HostArray | None], n_rows: int) -> Folds | None:
+    """Return which rows each model has, equal ones once; None where all have all, or none has any."""
+    if all(of_model is None for of_model in rows):
+        return None
+    found: dict[bytes, int] = {}
+    arrays = {id(x): np.arange(n_rows) if x is None else np.asarray(x, np.int64) for x in rows}
+    numbers = {key: found.setdefault(array.tobytes(), len(found)) for key, array in arrays.items()}
+    different = {numbers[key]: array for key, array in arrays.items()}
+    return Folds(tuple(different[i] for i in range(len(found))), tuple(numbers[id(x)] for x in rows))
+
+
+def weights_of(sample_weights: Sequence[HostArray | None]) -> HostArray | None:
+    """Return the weights of all rows, (n_rows,) if the models share them, else (n_models, n_rows)."""
+    first, *others = sample_weights
+    if first is None or all(weights is first for weights in others):
+        return first
+    return np.stack([np.asarray(weights, np.float64) for weights in sample_weights])

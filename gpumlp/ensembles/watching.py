@@ -12,7 +12,7 @@ import numpy as np
 from gpumlp.ensembles.job import Job
 from gpumlp.errors import DivergenceError
 from gpumlp.training.history import History
-from gpumlp.training.monitors import EpochReport, Monitor, PerModel, RunInfo, Stop, WeightKeeper
+from gpumlp.training.monitors import EpochReport, Monitor, OfEachModel, PerModel, RunInfo, Stop, WeightKeeper
 
 
 class JobWatch:
@@ -67,6 +67,8 @@ class JobWatch:
         return self.history
 
     def _own(self, Y: Any, outputs: Any) -> tuple[Any, Any]:
+        if isinstance(outputs, OfEachModel):
+            return Y[self.place], outputs[self.place][None]
         return Y, outputs[self.place : self.place + 1]
 
     def _heed(self, wish: Stop | None) -> None:

@@ -1,5 +1,7 @@
 """Which jobs become a stack, and what a plan says."""
 
+import sys
+
 import numpy as np
 import pytest
 from fleet import data, job
@@ -26,7 +28,7 @@ class OnDevice:
 
 @pytest.fixture
 def for_a_device(monkeypatch):
-    monkeypatch.setattr("gpumlp.ensembles.plan.get_backend", lambda *_: OnDevice())
+    monkeypatch.setattr(sys.modules[plan.__module__], "get_backend", lambda *_: OnDevice())
 
 
 def stacks(jobs, **options):
