@@ -17,6 +17,7 @@ from gpumlp.ensembles import Job, Outcome, train
 from gpumlp.estimators import stochastic
 from gpumlp.estimators.inputs import Rows
 from gpumlp.estimators.stochastic import Fitting
+from gpumlp.formulas.costs import COSTS
 from gpumlp.search.postponing import last_step, postpone
 from gpumlp.search.tables import Place, Table, Tables, Whole, put_together
 
@@ -79,13 +80,14 @@ class Fit:
     def kind(self) -> Hashable:
         """What fits have in common that can be trained together."""
         mlp = last_step(self.estimator)
-        return self._of_place().table.kind, mlp.coefs_[0].dtype.name, mlp.n_outputs_, mlp.backend, mlp.device
+        targets = COSTS.get(mlp._cost).targets, mlp.n_outputs_  # whatever one of them refuses, all of them refuse
+        return self._of_place().table.kind, targets, mlp.coefs_[0].dtype.name, mlp.backend, mlp.device
 
     def job(self, begin: int, n_rows: int) -> Job:
         """Return the job on tables of `n_rows` rows altogether, of which the fit's own begins at `begin`."""
         fitting, place, weights = self.fitting, self._of_place(), None
         assert fitting is not None
-        rows = place.rows + begin
+        rows = place.rows + begin if begin else place.rows
         if fitting.rows.weights is not None:
             weights = np.zeros(n_rows, fitting.rows.weights.dtype)
             weights[rows] = fitting.rows.weights

@@ -13,6 +13,8 @@ from sklearn.base import clone
 
 from gpumlp.errors import GpumlpError
 from gpumlp.estimators.inputs import Rows
+from gpumlp.network.architecture import Architecture
+from gpumlp.network.members import stacked_architecture
 from gpumlp.network.targets import check_targets
 from gpumlp.search.postponing import last_step
 from gpumlp.shapes import HostArray
@@ -86,11 +88,11 @@ class Tables:
         """Return the place of a fit's examples, and the examples as they are there.
 
         part     (n,) the numbers of the rows of `whole` that were given to the fit
-        Raises   GpumlpError for targets that its cost is not defined for
+        Raises   GpumlpError for a network that there cannot be, or targets that its cost is not defined for
         """
-        net, dtype = mlp._member(seed=0).architecture, mlp.coefs_[0].dtype
+        net, dtype = stacked_architecture([mlp._member(seed=0)]), mlp.coefs_[0].dtype
         check_targets(rows.targets, len(rows), net, dtype)
-        table = None if whole is None else self._table_of(whole, part, mlp, rows)
+        table = None if whole is None else self._table_of(whole, part, mlp, rows, net)
         if table is None:
             table = self._table(self._one(rows.table), self._one(targets_of_table(rows, held)))
             part = np.arange(len(rows.table))
@@ -100,7 +102,7 @@ class Tables:
             held = replace(held, table=self._one(held.X), numbers=None)
         return Place(table, numbers, held_numbers), replace(rows, table=table.X, numbers=numbers), held
 
-    def _table_of(self, whole: Whole, part: HostArray, mlp: Any, rows: Rows) -> Table | None:
+    def _table_of(self, whole: Whole, part: HostArray, mlp: Any, rows: Rows, net: Architecture) -> Table | None:
         """Return the table of all data, None where a fit sees its rows otherwise than they are there."""
         if not np.array_equal(getattr(mlp, "classes_", None), whole.classes):  # type: ignore[arg-type]
             return None
@@ -109,7 +111,7 @@ class Tables:
         if rows.table.dtype != whole.X.dtype or not np.array_equal(targets[own], rows.targets):
             return None
         try:
-            check_targets(targets, len(targets), mlp._member(seed=0).architecture, mlp.coefs_[0].dtype)
+            check_targets(targets, len(targets), net, mlp.coefs_[0].dtype)
         except GpumlpError:  # of rows that this fit does not have
             return None
         return self._table(whole.X, targets)

@@ -39,8 +39,9 @@ COUNTS = (
 def test_the_rounds_are_the_same(settings):
     X, y = problem("digits" if "resource" in settings else "wine")
     given = {"cv": KFold(3), "random_state": 0, "return_train_score": True, **settings}
-    one = FleetSearchCV(estimator_for("wine"), GRID, successive_halving=True, **given).fit(X, y)
-    other = HalvingGridSearchCV(estimator_for("wine"), GRID, **given).fit(X, y)
+    mlp = estimator_for("wine", batch_size="auto")
+    one = FleetSearchCV(mlp, GRID, successive_halving=True, **given).fit(X, y)
+    other = HalvingGridSearchCV(mlp, GRID, **given).fit(X, y)
     assert {name: getattr(one, name) for name in COUNTS} == {name: getattr(other, name) for name in COUNTS}
     expect_same_search(one, other)
     assert one.best_score_ == pytest.approx(other.best_score_)
