@@ -12,7 +12,7 @@ from gpumlp.backends.protocol import COST, HITS, WEIGHT, Backend, BatchSource, T
 from gpumlp.formulas.output_delta import output_delta
 from gpumlp.network.architecture import Architecture
 from gpumlp.network.feedforward import feedforward_to_output
-from gpumlp.network.members import Run, runs_among
+from gpumlp.network.members import Run, runs_of
 from gpumlp.network.parameters import Parameters
 from gpumlp.network.places import Places
 from gpumlp.network.targets import Targets
@@ -53,6 +53,7 @@ class Evaluation:
     """Evaluates one data set again and again on the same buffers.
 
     places   the rows on which each model is evaluated; None: all
+    runs     as of Workspace
     """
 
     def __init__(
@@ -68,13 +69,19 @@ class Evaluation:
     ) -> None:
         batch = min(ROWS_AT_A_TIME, len(X))
         source = build_source(backend, X, targets, batch, sample_weight=sample_weight, mean=False)
-        parts = [(slice(0, p.theta.shape[0]), source)]
-        if places is not None:
-            together = alike(places, source, backend)
-            parts = [(models, of_models(source, models, places, backend)) for models in together]
+        if places is None:
+            self._parts = [_Part(backend, net, p, source, targets, runs)]
+            return
         self._parts = [
-            _Part(backend, net, p.of(models, net.sizes), of_part, targets, runs_among(runs, models))
-            for models, of_part in parts
+            _Part(
+                backend,
+                net,
+                p.of(models, net.sizes),
+                of_models(source, models, places, backend),
+                targets,
+                runs_of(runs, models),
+            )
+            for models in alike(places, source, backend)
         ]
 
     def run(self) -> dict[str, Any]:
@@ -99,8 +106,8 @@ class _Part:
         n_weights = 1 if source.sample_weight is None else len(source.sample_weight)
         clock = backend.empty((3,), np.int64)
         tally = Tally(backend.empty((4, n_models), np.float64), targets.counts_hits, targets.threshold)
-        inputs = source.n_orders, n_weights, source.n_codes
-        ws = Workspace(backend, net, p, source.batch, *inputs, in_place=True, runs=runs)
+        inputs = (source.batch, source.n_orders, n_weights, source.n_codes)
+        ws = Workspace(backend, net, p, *inputs, in_place=True, runs=runs)
         formulas = output_delta(net.cost, net.activations[-1])
 
         def step() -> None:  # which does not hold on to self: the buffers go when the last one lets go of it

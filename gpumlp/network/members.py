@@ -57,9 +57,9 @@ def find_runs(members: Sequence[Member]) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def runs_among(runs: Sequence[Run], models: slice) -> tuple[Run, ...]:
-    """Return the runs of some neighbouring models of a stack, their places counted from the first of these."""
-    found = []
+def runs_of(runs: Sequence[Run], models: slice) -> tuple[Run, ...]:
+    """Return the runs of a stack of some of its models, which are neighbours."""
+    found: list[Run] = []
     for run in runs:
         begin, end = max(run.models.start, models.start), min(run.models.stop, models.stop)
         if begin < end:

@@ -419,11 +419,8 @@ class Network:
         self._put(X, ws.batch.a0[0])
         feedforward(self.backend, ws)
 
-    def _workspace(self, batch: int, in_place: bool = False, backward: bool = False) -> Workspace:
-        p = self.parameters
-        return Workspace(
-            self.backend, self.architecture, p, batch, in_place=in_place, backward=backward, runs=self.runs
-        )
+    def _workspace(self, batch: int, **options: Any) -> Workspace:
+        return Workspace(self.backend, self.architecture, self.parameters, batch, runs=self.runs, **options)
 
     def cost_of(self, X: Any, Y: Any, sample_weight: Any = None) -> HostArray:
         """Return each model's mean cost (n_models,) without penalties.
@@ -466,14 +463,14 @@ class Network:
 
     def _backpropagate(self, X: HostArray, targets: Targets, per_sample: bool) -> Gradients:
         backend, p = self.backend, self.parameters
-        ws = self._workspace(len(X), backward=True)
+        ws = self._workspace(len(X), backward=True, n_codes=targets.n_codes)
         grad = Parameters(backend, p.layout, self.n_models, "the gradients")
         tally = Tally(backend.empty((4, self.n_models), np.float64))
         clock = backend.empty((3,), np.int64)
         for table in (tally.values, clock):
             backend.fill(table, 0)
         self._put(X, ws.batch.a0[0])
-        self._put(targets.rows(backend.asarray), ws.batch.y[0])
+        self._put(targets.rows(backend.asarray), ws.batch.y)
         backend.fill(ws.batch.row_weight, 1)
         backend.fill(ws.batch.scale, 1)
         feedforward_to_output(backend, ws)
@@ -523,7 +520,15 @@ class Network:
 
     def _check(self, X: Any, Y: Any) -> tuple[HostArray, Targets]:
         X = self._inputs(X)
-        return X, check_targets(bring(Y, "Y", self.backend), len(X), self.architecture, self.dtype)
+        return X, self.check_targets(Y, len(X))
+
+    def check_targets(self, Y: Any, n_rows: int, name: str = "Y") -> Targets:
+        """Return the targets of `n_rows` examples as the costs of the models want them.
+
+        Raises   ShapeError, DataError; ConfigurationError where models smooth differently what are no labels
+        """
+        targets = check_targets(bring(Y, name, self.backend), n_rows, self.architecture, self.dtype, name)
+        return targets.of_costs([member.architecture.cost for member in self.members])
 
     def __repr__(self) -> str:
         stack = f"{self.n_models} models " if self.n_models > 1 else ""

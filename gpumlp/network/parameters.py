@@ -98,7 +98,8 @@ class ParameterLayout:
 class Parameters:
     """A buffer theta (n_models, n_params) with its views.
 
-    theta                  the buffer, where it is there already; else a new one, of zeros
+    theta                  new, all zeros, unless it is given
+
     W[l], b[l]             (n_models, out, in) and (n_models, out)
     gamma[l], beta[l]      (n_models, out) of a hidden layer; None where it is not normalised
     running_mean[l], running_variance[l]   (n_models, out); None where it is not normalised over a batch

@@ -32,8 +32,14 @@ class Places:
 
     def of(self, models: slice) -> Places:
         """Return those of some neighbouring models."""
-        lines, counts = self.rows[self.fold[models]], self.counts[models]
-        return build_places([line[:n] for line, n in zip(lines, counts, strict=True)], self.fold[models])
+        lines, fold = np.unique(self.fold[models], return_inverse=True)
+        counts = self.counts[models]
+        return Places(self.rows[lines, : counts.max()], fold.astype(np.int64), counts)
+
+    def of_model(self, model: int) -> HostArray:
+        """Return the rows of one model."""
+        rows: HostArray = self.rows[self.fold[model], : self.counts[model]]
+        return rows
 
     def on(self, backend: Backend) -> dict[str, Any]:
         """Return what a BatchSource has of them; where all models have the same rows, it needs no more than these."""

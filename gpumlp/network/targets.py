@@ -29,6 +29,11 @@ class Targets:
     counts_hits: bool
     threshold: float | None
 
+    @property
+    def n_codes(self) -> int:
+        """How many targets a label has: 1, or one for each model."""
+        return 1 if self.codes is None or self.codes.ndim == 2 else len(self.codes)
+
     def rows(self, asarray: Callable[[HostArray], Any]) -> Any:
         """Return the target of each row, (n_rows, n_out), or (n_models, n_rows, n_out) where codes differ.
 
@@ -39,17 +44,17 @@ class Targets:
         return (asarray(self.codes) if is_on_device(self.Y) else self.codes)[..., self.Y, :]
 
     def of_costs(self, costs: Sequence[Cost]) -> Targets:
-        """Return these targets for models that differ in how much their costs smooth labels.
+        """Return these targets for models of these costs, which may differ in their label smoothing.
 
-        Raises   ConfigurationError where that would make them differ and they are no labels
+        Raises   ConfigurationError where they do and the targets are no labels
         """
-        if self.codes is not None:
-            return replace(self, codes=label_codes(costs, self.codes.shape[-1], self.codes.dtype))
-        if len({cost.label_smoothing for cost in costs}) > 1:
+        if len({cost.label_smoothing for cost in costs}) == 1:
+            return self
+        if self.codes is None:
             raise ConfigurationError(
                 "the models of this stack differ in label_smoothing, which needs Y as labels, one for each example"
             )
-        return self
+        return replace(self, codes=label_codes(costs, self.codes.shape[-1], self.codes.dtype))
 
 
 def check_inputs(X: Any, net: Architecture, name: str = "X") -> HostArray:
@@ -98,16 +103,12 @@ def _labels(labels: Any, n_out: int, cost: Cost, dtype: Any, name: str) -> Targe
             f"{name} holds values from {lowest:g} to {highest:g}; expected labels 0 to {n_out - 1}, one for "
             f"each of the {n_out} outputs, or an array (n_samples, {n_out})"
         )
-    return Targets(whole, label_codes([cost], n_out, dtype), counts_hits=True, threshold=None)
+    return Targets(whole, label_codes([cost], n_out, dtype)[0], counts_hits=True, threshold=None)
 
 
 def label_codes(costs: Sequence[Cost], n_out: int, dtype: Any) -> HostArray:
-    """Return the target of each label, (n_classes, n_out); where costs differ in it, (n_models, n_classes, n_out).
-
-    costs   one, or one for each model
-    """
-    codes = [smooth(np.where(np.eye(n_out, dtype=bool), *cost.labels), cost).astype(dtype) for cost in costs]
-    return np.stack(codes) if any(not np.array_equal(code, codes[0]) for code in codes) else codes[0]
+    """Return the target that each label has under each cost, (n_costs, n_classes, n_out)."""
+    return np.stack([smooth(np.where(np.eye(n_out, dtype=bool), *c.labels), c).astype(dtype) for c in costs])
 
 
 def _numbers(Y: Any, net: Architecture, dtype: Any, name: str) -> Targets:

@@ -54,8 +54,8 @@ def _check_rows(rows: Any, n_rows: int, name: str) -> HostArray:
 
 def check_weights(weights: HostArray, places: Places) -> None:
     """Raise ConfigurationError if a model's rows have no weight at all."""
-    for m, (fold, n) in enumerate(zip(places.fold, places.counts, strict=True)):
-        if not weights[m % len(weights), places.rows[fold, :n]].sum() > 0:
+    for m in range(len(places.fold)):
+        if not weights[m % len(weights), places.of_model(m)].sum() > 0:
             raise ConfigurationError(f"sample_weight is 0 on all rows of model {m}'s fold; some have to be above 0")
 
 

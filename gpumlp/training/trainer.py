@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from gpumlp.network.evaluation import Evaluation, build_source, read_tally
 from gpumlp.network.kinds import bring
 from gpumlp.network.network import Network, check_sample_weight
 from gpumlp.network.places import Places
-from gpumlp.network.targets import Targets, check_inputs, check_targets
+from gpumlp.network.targets import Targets, check_inputs
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.shapes import HostArray, expect, is_on_device
 from gpumlp.training.choice import Choice
@@ -312,7 +313,7 @@ def check_training_set(
     backend = net.backend
     with backend.session():
         X = check_inputs(bring(X, "X", backend), net.architecture)
-        targets = check_targets(bring(Y, "Y", backend), len(X), net.architecture, net.dtype)
+        targets = net.check_targets(Y, len(X))
         weights = None
         if sample_weight is not None:
             weights = check_sample_weight(bring(sample_weight, "sample_weight", backend), len(X), net.n_models)
@@ -409,13 +410,15 @@ class _Run:
         net, backend = self.net, self.net.backend
         self.validation_X, self.validation_Y = validation
         with backend.session():
-            X, Y = (bring(v, f"validation {name}", backend) for v, name in zip(validation, "XY", strict=True))
-            X = check_inputs(X, net.architecture, "validation X")
-            return X, check_targets(Y, len(X), net.architecture, net.dtype, "validation Y"), None
+            X = check_inputs(bring(self.validation_X, "validation X", backend), net.architecture, "validation X")
+            return X, net.check_targets(self.validation_Y, len(X), "validation Y"), None
 
     def _evaluation(self, X: HostArray, targets: Targets, places: Places | None) -> Evaluation:
+        """Return what evaluates a data set; where that is the one that is trained on, its arrays are there already."""
         with self.backend.session():
             net = self.net
+            if places is not None:
+                X, targets = self.source.X, replace(targets, Y=self.source.Y)
             return Evaluation(self.backend, net.architecture, net.parameters, X, targets, places=places, runs=net.runs)
 
     def _tune(self, X: Any, Y: Any, sample_weight: Any, validation: tuple[Any, Any] | Folds | None) -> None:
@@ -552,16 +555,15 @@ class _Run:
 
     def _predictions_of_each(self, places: Places) -> tuple[Any, Any]:
         """Return targets and outputs of the rows that each model is evaluated on."""
-        Y, outputs = np.asarray(self._on_host(self.validation_Y)), OfEachModel([None] * self.net.n_models)
+        Y, n_models = np.asarray(self._on_host(self.validation_Y)), self.net.n_models
+        outputs = OfEachModel([None] * n_models)
         for fold in range(len(places.rows)):
             models = np.flatnonzero(places.fold == fold)
-            rows = places.rows[fold, : places.counts[models[0]]]
-            found = self._on_host(self.net.predict(self.validation_X[rows]))
-            for m in models:
-                outputs[m] = found[m]
-        return OfEachModel(
-            Y[line[:n]] for line, n in zip(places.rows[places.fold], places.counts, strict=True)
-        ), outputs
+            X = self.validation_X[places.of_model(models[0])]
+            found = self._on_host(self.net.take(models.tolist()).predict(X))
+            for m, own in zip(models, found, strict=True):
+                outputs[m] = own
+        return OfEachModel(Y[places.of_model(m)] for m in range(n_models)), outputs
 
     def _on_host(self, x: Any) -> Any:
         return self.backend.to_host(self.backend.asarray(x)) if is_on_device(x) else x
