@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -146,59 +147,63 @@ class SharedKeepers:
 
     def __init__(self, run: RunInfo) -> None:
         self._run = run
-        self._shared: list[_Shared] = []
+        self._keepers: list[WeightKeeper] = []
+        self._saves: list[PerModel] = []  # of each keeper, (n_models,): what is to be saved
+        self._restores: list[PerModel] = []  # likewise, what is to be given back
 
     def of_model(self, place: int) -> Callable[[], WeightKeeper]:
         """Return the function that gives the monitors of a model a keeper each time they ask for one."""
-        count = iter(range(2**31))
+        numbers = count()
 
         def keeper() -> WeightKeeper:
-            number = next(count)
-            if number == len(self._shared):
-                self._shared.append(_Shared(self._run.keeper(), self._run.n_models))
-            return _OneRow(self._shared[number], place)
+            number = next(numbers)
+            if number == len(self._keepers):
+                self._keepers.append(self._run.keeper())
+                for wishes in (self._saves, self._restores):
+                    wishes.append(np.zeros(self._run.n_models, bool))
+            return _OneRow(self, number, place)
 
         return keeper
 
+    def save(self, number: int, place: int) -> None:
+        """Keep the present weights of a model at the end of this moment."""
+        if any(restores[place] for restores in self._restores):
+            self.settle()
+        self._saves[number][place] = True
+
+    def restore(self, number: int, place: int) -> None:
+        """Give the kept weights back to a model at the end of this moment, in place of what another keeper would."""
+        if self._saves[number][place]:
+            self.settle()
+        for restores in self._restores:
+            restores[place] = False
+        self._restores[number][place] = True
+
     def settle(self) -> None:
-        """Copy what is to be copied."""
-        for shared in self._shared:
-            shared.settle()
-
-
-class _Shared:
-    """A stack's keeper, and the models whose weights are to be saved, and to be given back."""
-
-    def __init__(self, keeper: WeightKeeper, n_models: int) -> None:
-        self.keeper = keeper
-        self.saves, self.restores = np.zeros(n_models, bool), np.zeros(n_models, bool)
-
-    def settle(self) -> None:
-        if self.saves.any():
-            self.keeper.save(self.saves)
-            self.saves[:] = False
-        if self.restores.any():
-            self.keeper.restore(self.restores)
-            self.restores[:] = False
+        """Copy what is to be copied; what is to be saved was so before anything was to be given back."""
+        for keeper, models in zip(self._keepers, self._saves, strict=True):
+            if models.any():
+                keeper.save(models)
+                models[:] = False
+        for keeper, models in zip(self._keepers, self._restores, strict=True):
+            if models.any():
+                keeper.restore(models)
+                models[:] = False
 
 
 class _OneRow(WeightKeeper):
     """The keeper of one model."""
 
-    def __init__(self, shared: _Shared, place: int) -> None:
-        self._shared, self._place = shared, place
+    def __init__(self, keepers: SharedKeepers, number: int, place: int) -> None:
+        self._keepers, self._number, self._place = keepers, number, place
 
     def save(self, models: PerModel) -> None:
-        self._note(models, self._shared.saves, self._shared.restores)
+        if np.asarray(models).all():
+            self._keepers.save(self._number, self._place)
 
     def restore(self, models: PerModel) -> None:
-        self._note(models, self._shared.restores, self._shared.saves)
-
-    def _note(self, models: PerModel, wishes: PerModel, others: PerModel) -> None:
         if np.asarray(models).all():
-            if others[self._place]:
-                self._shared.settle()
-            wishes[self._place] = True
+            self._keepers.restore(self._number, self._place)
 
 
 def _once(function: Callable[[], Any]) -> Callable[[], Any]:

@@ -43,6 +43,11 @@ class Targets:
             return self.Y
         return (asarray(self.codes) if is_on_device(self.Y) else self.codes)[..., self.Y, :]
 
+    @property
+    def n_codes(self) -> int:
+        """1 if a label means the same target to all models, else n_models."""
+        return 1 if self.codes is None or self.codes.ndim == 2 else len(self.codes)
+
     def of_costs(self, costs: Sequence[Cost]) -> Targets:
         """Return these targets for models of these costs, which may differ in their label smoothing.
 

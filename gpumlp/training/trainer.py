@@ -247,7 +247,7 @@ class Trainer:
         X: Any,
         Y: Any,
         epochs: int,
-        validation: tuple[Any, Any] | None = None,
+        validation: tuple[Any, Any] | Folds | None = None,
         sample_weight: Any = None,
         order: Any = None,
         monitors: Sequence[Monitor] = (),

@@ -67,45 +67,50 @@ def solo(job, X, Y, dtype="float64", backend="numpy"):
     return network, trainer.history, error
 
 
-def mixed_jobs(n_jobs, n_rows, seed=0):
-    """Return jobs that differ in all that may differ; of some kinds, so that several stacks are needed."""
+RULES = {
+    "sgd": lambda draw: "sgd",
+    "momentum": lambda draw: gpumlp.rules.momentum(draw.choice([0.5, 0.9])),
+    "adam": lambda draw: gpumlp.rules.adam(beta1=draw.choice([0.8, 0.9]), beta2=draw.choice([0.99, 0.999])),
+    "adamw": lambda draw: gpumlp.rules.adamw(weight_decay=draw.choice([0.0, 0.1])),
+}
+SCHEDULES = (None, "cosine", "exponential(rate=0.8)", "reduce_on_plateau(patience=0, threshold=0.1)")
+
+
+def mixed_jobs(n_jobs, n_rows, rule="adam", n_hidden=2, seed=0, **common):
+    """Return jobs of one kind that differ in all that may differ within it.
+
+    common   options of all jobs
+    """
     draw = np.random.default_rng(seed)
-    pick = lambda *values: values[draw.integers(len(values))]  # noqa: E731
-    folds = [np.array_split(draw.permutation(n_rows), 4) for _ in range(2)]
-    weights = draw.uniform(0.1, 2, n_rows)
+
+    def pick(*values):
+        return values[draw.integers(len(values))]
+
+    folds = [draw.permutation(n_rows)[:15] for _ in range(5)]
     jobs = []
-    for i in range(n_jobs):
-        held_out = folds[i % 2][pick(0, 1, 2, 3)]
-        rows = np.setdiff1d(np.arange(n_rows), held_out)
-        rule = pick(
-            "sgd",
-            gpumlp.rules.momentum(pick(0.5, 0.9)),
-            gpumlp.rules.adam(beta1=pick(0.8, 0.9), beta2=pick(0.99, 0.999)),
-            gpumlp.rules.adamw(weight_decay=pick(0.0, 0.1)),
-        )
-        jobs.append(
-            job(
-                epochs=pick(2, 4, 5),
-                hidden=tuple(int(n) for n in draw.integers(3, 12, pick(1, 2))),
-                activation=pick("relu", "tanh", "sigmoid", "gelu", "leaky_relu(slope=0.2)"),
-                dropout=pick(0.0, 0.25, 0.5),
-                smoothing=pick(0.0, 0.1),
-                initialiser=pick("he", "glorot", "nielsen"),
-                seed=pick(0, 1),
-                model_id=pick(0, 1, 2),
-                optimizer=rule,
-                learning_rate=float(10 ** draw.uniform(-3, -1)),
-                l1=pick(0.0, 1e-3),
-                l2=pick(0.0, 1e-2),
-                clip_norm=pick(None, 0.1, 1.0),
-                schedule=pick(None, "cosine", "exponential(rate=0.8)", "reduce_on_plateau(patience=0, threshold=0.1)"),
-                shuffle=pick(True, True, False),
-                rows=rows,
-                validation_rows=held_out,
-                sample_weight=pick(None, weights),
-                monitors=pick((), ("early",), ("best",)),
-            )
-        )
+    for _ in range(n_jobs):
+        held_out = pick(*folds)
+        own = {
+            "epochs": pick(2, 4, 5),
+            "hidden": tuple(int(n) for n in draw.integers(3, 12, n_hidden)),
+            "activation": [pick("relu", "tanh", "sigmoid", "gelu", "leaky_relu(slope=0.2)") for _ in range(n_hidden)],
+            "dropout": tuple(pick(0.0, 0.25, 0.5) for _ in range(n_hidden)),
+            "smoothing": pick(0.0, 0.1),
+            "initialiser": pick("he", "glorot", "nielsen"),
+            "seed": pick(0, 1),
+            "model_id": pick(0, 1, 2),
+            "optimizer": RULES[rule](draw),
+            "learning_rate": float(10 ** draw.uniform(-3, -1)),
+            "l1": pick(0.0, 1e-3),
+            "l2": pick(0.0, 1e-2),
+            "clip_norm": pick(None, 0.1, 1.0),
+            "schedule": pick(*SCHEDULES),
+            "rows": np.setdiff1d(np.arange(n_rows), held_out),
+            "validation_rows": held_out,
+            "sample_weight": pick(np.ones(n_rows), draw.uniform(0.1, 2, n_rows)),
+            "monitors": pick((), ("early",), ("best",), ("early", "best")),
+        }
+        jobs.append(job(**own | common))
     return jobs
 
 

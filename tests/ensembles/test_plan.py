@@ -128,7 +128,11 @@ def test_a_plan_is_a_table(for_a_device):
 
 
 WRONG = {
-    "tuned batch": ({"batch_size": "tune"}, ConfigurationError, 'batch_size=.tune.: expected a number of rows .* "full"'),
+    "tuned batch": (
+        {"batch_size": "tune"},
+        ConfigurationError,
+        'batch_size=.tune.: expected a number of rows .* "full"',
+    ),
     "batch": ({"batch_size": 0}, ConfigurationError, "batch_size=0"),
     "epochs": ({"epochs": -1}, ConfigurationError, "epochs=-1: expected a whole number of at least 0"),
     "shuffle": ({"shuffle": "shared"}, ConfigurationError, "shuffle='shared': expected True or False"),

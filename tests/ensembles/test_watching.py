@@ -1,5 +1,7 @@
 """The monitors of a job see a run of one model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from comparing import theta
@@ -60,3 +62,36 @@ def test_two_jobs_cannot_share_a_monitor():
     shared = gpumlp.EarlyStopping("cost")
     with pytest.raises(gpumlp.errors.ConfigurationError, match=r"jobs\[0\] has a EarlyStopping .* one of its own"):
         train([job(monitors=[shared]), job(monitors=[shared])], *data(), backend="numpy")
+
+
+class Juggler(gpumlp.Monitor):
+    """Saves and gives back weights by two keepers, in an order that matters."""
+
+    def training_began(self, run):
+        self.first, self.second = run.keeper(), run.keeper()
+        self.first.save(np.ones(1, bool))
+        self.second.save(np.zeros(1, bool))
+
+    def epoch_ended(self, report):
+        one = np.ones(1, bool)
+        if report.epoch == 1:
+            self.second.save(one)
+            self.first.restore(one)
+            self.first.save(one)
+        elif report.epoch == 2:
+            self.second.restore(one)
+            self.first.restore(one)
+            self.second.save(one)
+
+    def training_ended(self):
+        self.first.restore(np.ones(1, bool))
+        self.second.restore(np.ones(1, bool))
+
+
+def test_what_several_keepers_save_and_give_back_comes_in_the_order_of_the_calls():
+    X, Y = data()
+    jobs = [job(monitors=[Juggler()]), job(hidden=(4,), monitors=[Juggler(), gpumlp.KeepBest("cost")]), job()]
+    outcomes = train(jobs, X, Y, dtype="float64", backend="numpy")
+    for one, outcome in zip(jobs, outcomes, strict=True):
+        alone = replace(one, monitors=[type(m)("cost") if m is not one.monitors[0] else Juggler() for m in one.monitors])
+        assert np.array_equal(theta(outcome.network), theta(solo(alone, X, Y)[0]))
