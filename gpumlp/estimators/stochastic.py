@@ -146,7 +146,7 @@ def publish(fitting: Fitting, net: Network, steps: int, epochs: int, state: dict
 def finish(fitting: Fitting, outcome: Outcome) -> Any:
     """Return the estimator with what became of its job, as `train` would have left it; raise ValueError likewise."""
     epochs = len(outcome.history)
-    publish(fitting, outcome.network, epochs * -(-len(fitting.rows) // fitting.batch), epochs, {})
+    publish(fitting, outcome.network, epochs * -(-len(fitting.rows) // fitting.batch), epochs, dict(outcome.state))
     if outcome.error is not None:
         _diverged(fitting, outcome.error, stacklevel=4)
     _warn_unless_converged(fitting, stacklevel=4)

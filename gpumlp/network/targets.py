@@ -29,11 +29,6 @@ class Targets:
     counts_hits: bool
     threshold: float | None
 
-    @property
-    def n_codes(self) -> int:
-        """How many targets a label has: 1, or one for each model."""
-        return 1 if self.codes is None or self.codes.ndim == 2 else len(self.codes)
-
     def rows(self, asarray: Callable[[HostArray], Any]) -> Any:
         """Return the target of each row, (n_rows, n_out), or (n_models, n_rows, n_out) where codes differ.
 
@@ -47,6 +42,10 @@ class Targets:
     def n_codes(self) -> int:
         """1 if a label means the same target to all models, else n_models."""
         return 1 if self.codes is None or self.codes.ndim == 2 else len(self.codes)
+
+    def take(self, models: HostArray) -> Targets:
+        """Return the targets of some models of a stack, by their places."""
+        return self if self.n_codes == 1 or self.codes is None else replace(self, codes=self.codes[models])
 
     def of_costs(self, costs: Sequence[Cost]) -> Targets:
         """Return these targets for models of these costs, which may differ in their label smoothing.

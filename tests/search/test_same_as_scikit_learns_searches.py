@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import loguniform, uniform
+from searched import CLASSES, NUMBERS, UNCONVERGED, estimator_for, expect_same_search, problem, rows_of
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, RandomizedSearchCV, ShuffleSplit, StratifiedKFold
 
 from gpumlp import FleetSearchCV, MLPClassifier
-from searched import CLASSES, NUMBERS, UNCONVERGED, estimator_for, expect_same_search, problem, rows_of
 
 pytestmark = UNCONVERGED
 
