@@ -53,9 +53,9 @@ struct Order {
         return row_of(round_keys ? place_at(position, round_keys) : position);
     }
 
-    // How many rows of the batch at a position count.
+    // How many rows of the batch at a position count; none where it is below 1.
     __device__ __forceinline__ long long valid(long long position, long long batch) const {
-        return max(min(batch, n_places - position), 0ll);
+        return min(batch, n_places - position);
     }
 
     __device__ __forceinline__ long long row_of(long long place) const { return rows ? rows[place] : place; }

@@ -124,11 +124,13 @@ class Network:
         self.alternatives = _alternatives(self.backend, None if backend == "auto" else backend, device)
         self.reset()
 
-    def _begin(self, members: tuple[Member, ...], backend: Backend) -> None:
+    def _begin(self, members: tuple[Member, ...], backend: Backend, room: tuple[int, ...] = ()) -> None:
         """Be a stack of these members, all of whose parameters are zero."""
         self.members, self.backend = members, backend
         self.architecture, runs = stacked_architecture(members), find_runs(members)
-        self.runs = runs if len(runs) > 1 else ()
+        if room:
+            self.architecture = replace(self.architecture, sizes=room)
+        self.runs = runs if len(runs) > 1 or runs[0].architecture.sizes != self.sizes else ()
         self.n_models, self.dropout = len(members), members[0].dropout
         self.seeds, self.model_ids = tuple(m.seed for m in members), tuple(m.model_id for m in members)
         layout = ParameterLayout(self.architecture.sizes, self.architecture.normalisation)
@@ -159,9 +161,9 @@ class Network:
         return net
 
     @classmethod
-    def _of(cls, members: tuple[Member, ...], backend: Backend) -> Network:
+    def _of(cls, members: tuple[Member, ...], backend: Backend, room: tuple[int, ...] = ()) -> Network:
         net = cls.__new__(cls)
-        net._begin(members, backend)
+        net._begin(members, backend, room)
         net.alternatives = (backend.name,)
         return net
 
@@ -179,16 +181,17 @@ class Network:
         """Whether models of the stack differ in sizes, activations or dropout."""
         return bool(self.runs)
 
-    def take(self, models: Sequence[int]) -> Network:
+    def take(self, models: Sequence[int], room: tuple[int, ...] = ()) -> Network:
         """Return a stack of some models, by their places from 0, on the same backend, with copies of their weights.
 
+        room     sizes for which each model has room; () for those of the largest of them
         Raises   ConfigurationError for a place that there is not
         """
         places = _whole_numbers(models, "models")
         for place in places:
             if place >= self.n_models:
                 raise ConfigurationError(f"model {place} does not exist; the stack has 0 to {self.n_models - 1}")
-        net = Network._of(tuple(self.members[m] for m in places), self.backend)
+        net = Network._of(tuple(self.members[m] for m in places), self.backend, room)
         net.alternatives = self.alternatives
         for out, m in enumerate(places):
             net.put(out, self, m)

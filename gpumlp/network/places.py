@@ -30,8 +30,8 @@ class Places:
         """Whether models have different rows."""
         return len(self.rows) > 1
 
-    def of(self, models: slice) -> Places:
-        """Return those of some neighbouring models."""
+    def of(self, models: slice | HostArray) -> Places:
+        """Return those of some models, by their places in the stack."""
         lines, fold = np.unique(self.fold[models], return_inverse=True)
         counts = self.counts[models]
         return Places(self.rows[lines, : counts.max()], fold.astype(np.int64), counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,14 @@ class HyperTable:
         for name in spared if n_groups == 2 else ():
             self.values[name][1] = 0
         self.base_rate = self.values["eta"].copy()
+
+    def take(self, models: Any) -> HyperTable:
+        """Return the table of some models, by their places."""
+        part = copy(self)
+        part.values = {name: value[:, models].copy() for name, value in self.values.items()}
+        part.base_rate = self.base_rate[:, models]
+        part.clip_norm = None if self.clip_norm is None else self.clip_norm[models]
+        return part
 
     def scale_rate(self, factor: Any) -> None:
         """Set the learning rate to its first value times `factor` (n_models,)."""

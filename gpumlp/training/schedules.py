@@ -165,6 +165,13 @@ class Schedules:
         self.of_models: tuple[Schedule | ReduceOnPlateau, ...] = tuple(copy(get_schedule(each)) for each in several)
         self.look_at_results = any(isinstance(schedule, ReduceOnPlateau) for schedule in self.of_models)
 
+    def take(self, models: Any) -> Schedules:
+        """Return the schedules of some models, by their places; what has been seen of results is shared."""
+        part = copy(self)
+        if len(self.of_models) > 1:
+            part.of_models = tuple(self.of_models[m] for m in models)
+        return part
+
     def reset(self) -> None:
         """Forget what was seen of results."""
         for schedule in self.of_models:

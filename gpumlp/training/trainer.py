@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from time import perf_counter
@@ -20,6 +20,7 @@ from gpumlp.network.places import Places
 from gpumlp.network.targets import Targets, check_inputs
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.shapes import HostArray, expect, is_on_device
+from gpumlp.training.active import Active, neighbours
 from gpumlp.training.choice import Choice
 from gpumlp.training.folds import Folds, check_folds, check_weights, common_batch
 from gpumlp.training.history import History
@@ -138,10 +139,10 @@ class Trainer:
             raise ConfigurationError(
                 f"state holds {sorted(unknown)}, update rule {self.rule.name} keeps {list(self.rule.state)}"
             )
-        self.numbers = build_numbers(self.rule, self.hyper, net, self.penalty)
+        self.numbers = self.build_numbers()
         self._backend, layout = net.backend, net.parameters.layout
         self.clock = net.backend.empty((3,), np.int64)
-        self._states = net.backend.empty(
+        self.states = net.backend.empty(
             (len(self.rule.state), net.n_models, layout.n_params), what=f"the state of {self.rule.name}"
         )
         self._set_state()
@@ -154,9 +155,9 @@ class Trainer:
         if before is there:
             return
         clock = there.asarray(before.to_host(self.clock))
-        states = there.asarray(before.to_host(self._states), what=f"the state of {self.rule.name}")
-        numbers = build_numbers(self.rule, self.hyper, self.net, self.penalty)
-        self.clock, self._states, self.numbers, self._backend = clock, states, numbers, there
+        states = there.asarray(before.to_host(self.states), what=f"the state of {self.rule.name}")
+        numbers = self.build_numbers()
+        self.clock, self.states, self.numbers, self._backend = clock, states, numbers, there
 
     def use(self, choice: Choice, pinned: bool = True) -> None:
         """Train with this batch size on this backend from now on.
@@ -173,6 +174,14 @@ class Trainer:
         """What the learning rate follows; where each model has a schedule of its own, all of them."""
         return self.schedules.of_models[0] if self.schedules.is_one else self.schedules.of_models
 
+    def build_numbers(self) -> StepNumbers:
+        """Return the table of a step's numbers."""
+        names, net = finished_names(self.rule), self.net
+        shape = (len(names), *self.hyper.values["eta"].shape)
+        skip, table = np.zeros(net.n_models, np.bool_), net.backend.empty(shape)
+        hyper, by_batch = self.hyper, self.penalty == "batch"
+        return StepNumbers(self.rule, hyper.extras, hyper.values, names, table, np.ones((1, 1)), skip, by_batch)
+
     # ---------------------------------------------------------------- state
 
     def reset(self) -> None:
@@ -185,7 +194,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """What the rule keeps, by name: (n_models, n_params) each."""
         self.follow()
-        return {name: self._states[i] for i, name in enumerate(self.rule.state)}
+        return {name: self.states[i] for i, name in enumerate(self.rule.state)}
 
     def _set_state(self) -> None:
         backend = self.net.backend
@@ -278,6 +287,12 @@ class TrainingSet(NamedTuple):
     weights: HostArray | None
     places: Places | None = None
 
+    def take(self, models: HostArray, source: BatchSource) -> TrainingSet:
+        """Return what some models are trained on, by their places; `source` has brought the arrays of all."""
+        weights = self.weights if self.weights is None or len(self.weights) == 1 else self.weights[models]
+        targets = replace(self.targets.take(models), Y=source.Y)
+        return TrainingSet(source.X, targets, weights, None if self.places is None else self.places.of(models))
+
     def source(self, trainer: Trainer, batch: int | str, explicit: bool = False) -> BatchSource:
         """Return the set on the trainer's backend, in batches, with the order in which its rows come.
 
@@ -337,7 +352,7 @@ class Steps:
         self.tally = Tally(self.backend.empty((4, net.n_models), np.float64), targets.counts_hits, targets.threshold)
         numbers.factors = np.ones((source.n_steps, len(trainer.schedules.of_models)))
         self.step = TrainingStep(
-            net, source, trainer.hyper, numbers, trainer._states, clock, self.tally, trainer.steps_per_launch
+            net, source, trainer.hyper, numbers, trainer.states, clock, self.tally, trainer.steps_per_launch
         )
 
     def begin_epoch(self) -> None:
@@ -381,16 +396,26 @@ class _Run:
         checked = self._check_validation(validation, Y, data)
         if trainer.batch_size == "tune":
             self._tune(X, Y, sample_weight, validation)
-        self.backend, self.numbers = self.net.backend, trainer.numbers
-        self.numbers.skip[:] = trainer.has_diverged  # a monitor stops one fit only
-        with self.backend.session():
-            self.source = data.source(trainer, trainer.batch_size, explicit=order is not None)
-        self.steps = Steps(trainer, self.source, data.targets, trainer.clock, self.numbers)
-        self.tally = self.steps.tally
-        self.validation = None if checked is None else self._evaluation(*checked)
+        self.backend, self.skip = self.net.backend, trainer.numbers.skip
+        self.skip[:] = trainer.has_diverged  # a monitor stops one fit only
+        self.data, self.checked = data, checked
+        self._train_only(Active(trainer))
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
-        self.last_finite = _Keeper(self.net)
+        self.last_finite = self._keeper()
+
+    def _train_only(self, active: Active) -> None:
+        """Build what trains and evaluates these models."""
+        self.active, trainer = active, active.trainer
+        data = self.data if active.is_all else self.data.take(active.models, self.source)
+        with self.backend.session():
+            self.source: BatchSource = data.source(trainer, trainer.batch_size, explicit=self.order is not None)
+        self.steps = Steps(trainer, self.source, data.targets, trainer.clock, trainer.numbers)
+        self.validation = None if self.checked is None else self._evaluation(*self.checked)
+
+    def _keeper(self) -> _Keeper:
+        """Return a place for a copy of the weights of the whole stack."""
+        return _Keeper(self.net, lambda: self.active)
 
     def _check_validation(
         self, validation: tuple[Any, Any] | Folds | None, Y: Any, data: TrainingSet
@@ -415,10 +440,11 @@ class _Run:
 
     def _evaluation(self, X: HostArray, targets: Targets, places: Places | None) -> Evaluation:
         """Return what evaluates a data set; where that is the one that is trained on, its arrays are there already."""
+        net, models = self.active.trainer.net, self.active.models
+        targets = targets.take(models)
         with self.backend.session():
-            net = self.net
             if places is not None:
-                X, targets = self.source.X, replace(targets, Y=self.source.Y)
+                X, targets, places = self.source.X, replace(targets, Y=self.source.Y), places.of(models)
             return Evaluation(self.backend, net.architecture, net.parameters, X, targets, places=places, runs=net.runs)
 
     def _tune(self, X: Any, Y: Any, sample_weight: Any, validation: tuple[Any, Any] | Folds | None) -> None:
@@ -443,7 +469,7 @@ class _Run:
             self.source.n_steps,
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
-            lambda: _Keeper(self.net),
+            self._keeper,
             lambda: self.net,
         )
         self.last_finite.save(np.ones(self.net.n_models, bool))
@@ -451,9 +477,13 @@ class _Run:
             for monitor in self.monitors:
                 ends.callback(monitor.training_ended)
                 monitor.training_began(info)
+            ends.callback(lambda: self.active.bring_all())  # before the monitors, which may give weights back
             for epoch in range(first, first + self.epochs):
-                if self.numbers.skip.all():
+                if self.skip.all():
                     break
+                if self.active.worth_rebuilding(self.skip):
+                    self.active.bring_all()
+                    self._train_only(Active(self.trainer, np.flatnonzero(~self.skip)))
                 self._epoch(epoch, first)
         return self.history
 
@@ -462,16 +492,18 @@ class _Run:
         self._begin_epoch(epoch, first)
         for monitor in self.monitors:
             monitor.epoch_began(epoch + 1)
-        active = ~self.numbers.skip
+        active = ~self.skip
         seconds = self._steps()
         self.steps.end_epoch(epoch + 1)
-        values = {name: np.where(active, value, np.nan) for name, value in read_tally(self.backend, self.tally).items()}
-        rate = self.trainer.hyper.values["eta"][0] * self.numbers.factors[-1]
+        self.active.bring_weights()
+        means = read_tally(self.backend, self.steps.tally)
+        values = {name: np.where(active, self.active.spread(value), np.nan) for name, value in means.items()}
+        rate = self.trainer.hyper.values["eta"][0] * self.factors[-1]
         values["learning_rate"] = np.where(active, rate, np.nan)
         diverged = self._diverged(active, values["cost"])
         if self.validation is not None:
             for name, value in self.validation.run().items():
-                values[f"validation_{name}"] = np.where(active & ~diverged, value, np.nan)
+                values[f"validation_{name}"] = np.where(active & ~diverged, self.active.spread(value), np.nan)
         report = EpochReport(
             epoch + 1,
             self.trainer.step_count,
@@ -490,9 +522,10 @@ class _Run:
 
     def _begin_epoch(self, epoch: int, first: int) -> None:
         """Set the tables that hold for the whole epoch."""
-        self.numbers.factors = self.trainer.schedules.factors(
+        self.factors = self.trainer.schedules.factors(
             self.trainer.step_count, epoch, self.source.n_steps, first + self.epochs
         )
+        self.active.begin_epoch(self.factors)
         self.steps.begin_epoch()
         if self.order is not None:
             self.backend.copy(self.backend.asarray(self.order[epoch - first][None]), self.source.rows)
@@ -526,23 +559,23 @@ class _Run:
         if wish is None:
             return
         models = np.ones(self.net.n_models, bool) if wish.models is None else np.asarray(wish.models, bool)
-        for m in np.flatnonzero(models & ~self.numbers.skip):
+        for m in np.flatnonzero(models & ~self.skip):
             self.history.stopped[self.net.model_ids[m]] = wish.reason
-        self.numbers.skip |= models
+        self.skip |= models
 
     def _stop_diverged(self, diverged: Any, epoch: int) -> None:
         """Stop models that diverged, and raise if that is wanted or none remains."""
         if not diverged.any():
             return
-        first_bad = self.backend.to_host(self.tally.values)[FIRST_BAD]
+        first_bad = self.active.spread(self.backend.to_host(self.steps.tally.values)[FIRST_BAD], missing=0)
         for m in np.flatnonzero(diverged):
             error = divergence(self.net.model_ids[m], epoch, int(first_bad[m]) or self.trainer.step_count)
             why = f"diverged in epoch {epoch}, step {error.step}"
             self.history.stopped[error.model] = self.trainer.diverged[error.model] = why
             self.trainer.divergences[int(m)] = error
-        self.numbers.skip |= diverged
+        self.skip |= diverged
         self.trainer.has_diverged |= diverged
-        if self.trainer.on_divergence == "raise" or self.numbers.skip.all():
+        if self.trainer.on_divergence == "raise" or self.skip.all():
             raise self.trainer.divergences[int(np.flatnonzero(diverged)[0])]
 
     def _predictions(self) -> tuple[Any, Any]:
@@ -572,8 +605,8 @@ class _Run:
 class _Keeper(WeightKeeper):
     """Keeps a copy of theta on the backend."""
 
-    def __init__(self, net: Network) -> None:
-        self._backend, self._theta = net.backend, net.parameters.theta
+    def __init__(self, net: Network, active: Callable[[], Active]) -> None:
+        self._backend, self._theta, self._active = net.backend, net.parameters.theta, active
         self._kept = net.backend.empty(tuple(self._theta.shape), what="a copy of the parameters")
 
     def save(self, models: Any) -> None:
@@ -581,14 +614,12 @@ class _Keeper(WeightKeeper):
 
     def restore(self, models: Any) -> None:
         self._move(models, self._kept, self._theta)
+        self._active().send_weights()
 
     def _move(self, models: Any, src: Any, out: Any) -> None:
-        chosen = np.flatnonzero(models)
         with self._backend.session():
-            for run in np.split(chosen, np.flatnonzero(np.diff(chosen) > 1) + 1):  # of neighbours: a copy for each run
-                if run.size:
-                    part = slice(int(run[0]), int(run[-1]) + 1)
-                    self._backend.copy(src[part], out[part])
+            for _, places in neighbours(np.flatnonzero(models)):
+                self._backend.copy(src[places], out[places])
 
 
 def divergence(model: int, epoch: int, step: int) -> DivergenceError:
@@ -600,15 +631,6 @@ def divergence(model: int, epoch: int, step: int) -> DivergenceError:
         epoch,
         step,
     )
-
-
-def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network, penalty: str) -> StepNumbers:
-    """Return the table of a step's numbers for a rule."""
-    names = finished_names(rule)
-    shape = (len(names), *hyper.values["eta"].shape)
-    skip = np.zeros(net.n_models, np.bool_)
-    table, by_batch = net.backend.empty(shape), penalty == "batch"
-    return StepNumbers(rule, hyper.extras, hyper.values, names, table, np.ones((1, 1)), skip, by_batch)
 
 
 def check_order(order: Any, epochs: int, n_rows: int) -> HostArray:

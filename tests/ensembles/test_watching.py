@@ -93,5 +93,7 @@ def test_what_several_keepers_save_and_give_back_comes_in_the_order_of_the_calls
     jobs = [job(monitors=[Juggler()]), job(hidden=(4,), monitors=[Juggler(), gpumlp.KeepBest("cost")]), job()]
     outcomes = train(jobs, X, Y, dtype="float64", backend="numpy")
     for one, outcome in zip(jobs, outcomes, strict=True):
-        alone = replace(one, monitors=[type(m)("cost") if m is not one.monitors[0] else Juggler() for m in one.monitors])
+        alone = replace(
+            one, monitors=[type(m)("cost") if m is not one.monitors[0] else Juggler() for m in one.monitors]
+        )
         assert np.array_equal(theta(outcome.network), theta(solo(alone, X, Y)[0]))
