@@ -16,7 +16,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler, check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._validation import _insert_error_scores, _warn_or_raise_about_fit_failures
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_method_params, indexable
+from sklearn.utils.validation import _check_method_params, _num_samples, indexable
 
 from gpumlp.errors import ConfigurationError
 from gpumlp.search.evaluation import Evaluation, Result, Split
@@ -209,7 +209,7 @@ class FleetSearchCV(BaseSearchCV):  # type: ignore[misc]
                 print(f"Round {number + 1} of {plan.n_rounds}: {n} candidates, {self.resource}={amount}")
             splits = rounds.splits()
             if self.resource == ROWS:
-                splits = part_of(splits, amount / len(y), self.random_state)
+                splits = part_of(splits, amount / _num_samples(X), self.random_state)
             else:
                 candidates = [{**candidate, self.resource: amount} for candidate in candidates]
             rounds.evaluate(candidates, splits, {"iter": [number] * n, "n_resources": [amount] * n})

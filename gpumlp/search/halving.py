@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils import resample
+from sklearn.utils.validation import _num_samples
 
 from gpumlp.errors import ConfigurationError
 from gpumlp.shapes import HostArray
@@ -71,7 +72,7 @@ def bounds_of(search: Any, X: Any, y: Any) -> tuple[int, int]:
             raise ConfigurationError(
                 f'max_resources="auto" is for resource="{ROWS}" only; say how large {search.resource} may become'
             )
-        largest = len(y) if y is not None else X.shape[0]
+        largest = _num_samples(X)
     smallest = search.min_resources
     if smallest in ("smallest", "exhaust"):
         smallest = _fewest_rows(search, y) if rows else 1

@@ -60,7 +60,7 @@ def check_whole(estimator: Any, X: Any, y: Any) -> Whole | None:
         return None
     probe = clone(estimator)
     try:
-        X, y = probe._validate(X, y, incremental=False, reset=True)
+        X, y = probe._validate(X, probe._on_host(y, "y"), incremental=False, reset=True)
     except (TypeError, ValueError):  # the fits will say so, those that have the rows it is about
         return None
     return Whole(X, y, getattr(probe, "classes_", None), getattr(probe, "feature_names_in_", None))
