@@ -24,6 +24,7 @@ from gpumlp.training.tuning import tune
 
 if TYPE_CHECKING:
     from gpumlp.estimators import MLPClassifier, MLPRegressor
+    from gpumlp.search import FleetSearchCV, cross_validate
 
 __version__ = "0.1.0.dev0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "Cost",
     "CsvLog",
     "EarlyStopping",
+    "FleetSearchCV",
     "Folds",
     "History",
     "JsonLinesLog",
@@ -51,6 +53,7 @@ __all__ = [
     "__version__",
     "activations",
     "costs",
+    "cross_validate",
     "errors",
     "get_backend",
     "load",
@@ -63,7 +66,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the estimators, and scikit-learn with them, when one of them is asked for."""
-    if name in ("MLPClassifier", "MLPRegressor"):
-        return getattr(import_module("gpumlp.estimators"), name)
+    """Load the estimators and searches, and scikit-learn with them, when one of them is asked for."""
+    for room, names in (
+        ("estimators", ("MLPClassifier", "MLPRegressor")),
+        ("search", ("FleetSearchCV", "cross_validate")),
+    ):
+        if name in names:
+            return getattr(import_module(f"gpumlp.{room}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

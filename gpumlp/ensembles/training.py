@@ -85,12 +85,14 @@ def train_stack(jobs: Sequence[Job], X: Any, Y: Any, dtype: Any, backend: str, d
         fit(trainer, jobs, X, Y, watch_stack(watches))
     seconds = perf_counter() - began
     n_epochs = sum(len(watch.history) for watch in watches)
+    states = {name: net.backend.to_host(kept) for name, kept in trainer.state.items()}
     return [
         Outcome(
             net if len(jobs) == 1 else net.alone(place),
             watch.finished(trainer.divergences.get(place)),
             trainer.divergences.get(place),
             seconds * len(watch.history) / n_epochs if n_epochs else seconds / len(jobs),
+            {name: net.line_of(place, kept) for name, kept in states.items()},
         )
         for place, watch in enumerate(watches)
     ]

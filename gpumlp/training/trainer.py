@@ -470,6 +470,7 @@ class _Run:
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
             self._keeper,
+            lambda: self.net,
         )
         self.last_finite.save(np.ones(self.net.n_models, bool))
         with ExitStack() as ends:  # every monitor that began is told of the end, also where another raises
