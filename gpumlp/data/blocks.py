@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpumlp.data.limits import expect_room
-from gpumlp.data.table import Array, Table, rows_per_block
+from gpumlp.data.table import Array, Table, expect_as_many, rows_per_block
 from gpumlp.errors import DataError
 
 Piece = tuple[Array, Array | None]  # X, y of some rows in their order
@@ -94,8 +94,7 @@ def blocks_of_arrays(
     """Return arrays of whatever gives rows by slices, mapped files among them, as Blocks."""
     n_rows = len(X)
     head = Table(X[:1], None if y is None else y[:1], feature_names, target_name)
-    if y is not None and len(y) != n_rows:
-        raise DataError(f"X has {n_rows} rows, but y has {len(y)}; each row needs its target")
+    expect_as_many(n_rows, n_rows if y is None else len(y))
 
     def pieces(start: int) -> Iterator[Piece]:
         step = rows_per_block(head.X.shape[1])

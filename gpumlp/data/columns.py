@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from gpumlp.data.blocks import Blocks, Piece
-from gpumlp.data.files import Request, about, damage_told, nearest, needed
+from gpumlp.data.files import Request, about, damage_told, nearest, needed, shortened
 from gpumlp.data.limits import data_limit
 from gpumlp.data.table import Array, rows_per_block
 from gpumlp.errors import DataError, readable_bytes
 
-ADVICE = "is it damaged or cut short? write it again"
+DAMAGED = "a whole file of Apache Arrow or Parquet", "is it damaged or cut short? write it again"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Layout:
 
 def open_parquet(path: Path, request: Request) -> Blocks:
     """Return a Parquet file as Blocks, read group of rows by group; the target is a column's name or number."""
-    with about(path), damage_told(ADVICE):
+    with about(path), damage_told(*DAMAGED):
         parquet = needed("pyarrow.parquet", "arrow")
         with parquet.ParquetFile(path) as file:
             layout = _layout(file.schema_arrow, request)
@@ -60,7 +60,7 @@ def open_parquet(path: Path, request: Request) -> Blocks:
 
 def open_arrow(path: Path, request: Request) -> Blocks:
     """Return a file of Arrow record batches (Feather version 2 is one) as Blocks; it is mapped, not read."""
-    with about(path), damage_told(ADVICE):
+    with about(path), damage_told(*DAMAGED):
         ipc, arrow = needed("pyarrow.ipc", "arrow"), needed("pyarrow", "arrow")
         with arrow.memory_map(str(path)) as source, ipc.open_file(source) as file:
             layout = _layout(file.schema, request)
@@ -83,7 +83,7 @@ def _as_blocks(path: Path, layout: Layout, n_rows: int, batches: Callable[[int],
 
     def pieces(start: int) -> Iterator[Piece]:
         step = rows_per_block(len(layout.names))
-        with about(path), damage_told(ADVICE):
+        with about(path), damage_told(*DAMAGED):
             for at, batch in batches(start):
                 batch.validate(full=True)
                 for first in range(max(start - at, 0), batch.num_rows, step):
@@ -136,7 +136,7 @@ def _target_column(names: tuple[str, ...], request: Request) -> int | None:
     try:
         return range(len(names))[int(str(target))]
     except (ValueError, IndexError) as error:
-        raise DataError(f"no column is named {str(target)!r}; {nearest(str(target), names)}") from error
+        raise DataError(f"no column is named {shortened(str(target))!r}; {nearest(str(target), names)}") from error
 
 
 def _feature_type(field: Any) -> np.dtype[Any]:
@@ -178,7 +178,9 @@ def _values(column: Any, at: int, name: str, missing: bool) -> Array:
         column = column.dictionary_decode()
     if column.null_count and not missing:
         row = at + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise DataError(f"missing value in row {row + 1}, column {name!r}; fill it or remove the row")
+        raise DataError(
+            f"missing value in row {row + 1}, column {name!r}, expected one in each cell; fill it or remove the row"
+        )
     if types.is_boolean(column.type) or types.is_decimal(column.type):
         column = column.cast(arrow.uint8() if types.is_boolean(column.type) else arrow.float64())
     values: Array = column.to_numpy(zero_copy_only=False)

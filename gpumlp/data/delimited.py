@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from gpumlp.data.blocks import Blocks, Piece
-from gpumlp.data.files import Parts, Request, about, nearest, open_text
+from gpumlp.data.files import Parts, Request, about, nearest, open_text, shortened
 from gpumlp.data.limits import expect_room
 from gpumlp.data.table import Array, rows_per_block
 from gpumlp.errors import DataError
@@ -126,7 +126,7 @@ def _find_layout(path: Path, request: Request) -> Layout:
     line, first = rows[0]
     has_header = _is_header(first, request)
     if has_header and len(rows) == 1:
-        raise DataError("holds a header and no row; if line 1 is data, pass header=False")
+        raise DataError("holds a header and no row, expected one or more; if line 1 is data, pass header=False")
     names = tuple(first) if has_header else None
     target = _target_column(names, len(first), request)
     if len(first) == 1 and target is not None:
@@ -168,7 +168,7 @@ def _target_column(names: tuple[str, ...] | None, n_columns: int, request: Reque
     number = _whole(target)
     if number is None:
         hint = nearest(str(target), names) if names else "there is no header, so give its number"
-        raise DataError(f"no column is named {str(target)!r}; {hint}")
+        raise DataError(f"no column is named {shortened(str(target))!r}; {hint}")
     if not -n_columns <= number < n_columns:
         raise DataError(f"no column {number}, expected {-n_columns} to {n_columns - 1}; columns are counted from 0")
     return number % n_columns
@@ -268,7 +268,9 @@ def _rows(lines: Iterable[str], delimiter: str, before: int = 0) -> Iterator[Row
             if row not in ([], [""]):
                 yield before + reader.line_num, row
     except csv.Error as error:
-        raise DataError(f"line {before + reader.line_num}: {error}; is it a text table?") from error
+        raise DataError(
+            f"line {before + reader.line_num}: {error}, expected rows of cells; is it a text table?"
+        ) from error
 
 
 def _expect_cells(line: int, cells: list[str], layout: Layout) -> None:
@@ -278,7 +280,10 @@ def _expect_cells(line: int, cells: list[str], layout: Layout) -> None:
     if "" in cells:
         empty = [i for i, cell in enumerate(cells) if not cell and (not layout.missing or i == layout.target)]
         if empty:
-            raise DataError(f"missing value in line {line}, {layout.column(empty[0])}; fill it or remove the row")
+            raise DataError(
+                f"missing value in line {line}, {layout.column(empty[0])}, expected one in each cell; "
+                "fill it or remove the row"
+            )
 
 
 def _feature_values(line: int, cells: list[str], layout: Layout) -> Iterator[float]:
@@ -287,10 +292,10 @@ def _feature_values(line: int, cells: list[str], layout: Layout) -> Iterator[flo
             continue
         value = _number(cell or "nan")
         if value is None:
-            text = cell if len(cell) <= 40 else cell[:40] + "..."
             advice = "; pass header=True if it is the header" if line == 1 and not layout.names else ""
             raise DataError(
-                f"line {line}, {layout.column(i)} holds {text!r}, expected a number; encode or drop it{advice}"
+                f"line {line}, {layout.column(i)} holds {shortened(cell)!r}, expected a number; "
+                f"encode or drop it{advice}"
             )
         yield value
 

@@ -42,33 +42,38 @@ class Request:
 @contextmanager
 def about(path: Path) -> Iterator[None]:
     """Turn what goes wrong inside while a file is read into a DataError that begins with the file's name."""
+    name = spelled(path)
     try:
         yield
     except DataError as error:
         told = str(error)
-        raise DataError(told if told.startswith(f"{path}: ") else f"{path}: {told}") from error
+        raise DataError(told if told.startswith(f"{name}: ") else f"{name}: {told}") from error
     except PermissionError as error:
-        raise DataError(f"{path}: no permission to read it; change its mode or copy it") from error
+        raise DataError(
+            f"{name}: no permission to read it, expected a readable file; change its mode or copy it"
+        ) from error
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        raise DataError(f"{path}: not UTF-8 (byte 0x{byte:02x}), expected UTF-8 text; save it as UTF-8") from error
+        raise DataError(f"{name}: not UTF-8 (byte 0x{byte:02x}), expected UTF-8 text; save it as UTF-8") from error
     except MemoryError as error:
         raise DataError(
-            f"{path}: there is no memory for it; convert it to a data folder (`gpumlp convert`), or take a smaller one"
+            f"{name}: there is no memory for it; convert it to a data folder (`gpumlp convert`), or take a smaller one"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({one_line(error)}); is it damaged or cut short?") from error
+        raise DataError(
+            f"{name}: cannot be read ({one_line(error)}), expected a whole file; is it damaged or cut short?"
+        ) from error
 
 
 @contextmanager
-def damage_told(advice: str) -> Iterator[None]:
+def damage_told(expected: str, advice: str) -> Iterator[None]:
     """Turn any failure of another library's reader into a DataError: a damaged file can fail in any of its layers."""
     try:
         yield
     except (DataError, PermissionError, MemoryError, UnicodeDecodeError):
         raise
     except Exception as error:
-        raise DataError(f"cannot be read ({one_line(error)}); {advice}") from error
+        raise DataError(f"cannot be read ({one_line(error)}), expected {expected}; {advice}") from error
 
 
 def expect_file(path: Path) -> None:
@@ -83,7 +88,7 @@ def expect_file(path: Path) -> None:
         if found and not plain:
             raise DataError("is a device or a pipe, expected a file; write what it gives to a file first")
     if not found:
-        raise DataError(f"no such file: {path}; {nearest(path.name, _names_in(path.parent))}")
+        raise DataError(f"no such file: {spelled(path)}; {nearest(path.name, _names_in(path.parent))}")
 
 
 def open_bytes(path: Path, request: Request) -> BinaryIO:
@@ -122,7 +127,7 @@ def name_of_target(found: list[str], request: Request) -> str | None:
         return first_of(TARGETS, found) if request.with_target else None
     target = str(request.target)
     if target not in found:
-        raise DataError(f"no array {target!r} to be the target; {nearest(target, found)}")
+        raise DataError(f"no array {shortened(target)!r} to be the target; {nearest(target, found)}")
     return target
 
 
@@ -141,18 +146,31 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Say which known name is nearest to one that is not known, or which are known."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known are {listed(names)}" if names else "check the path"
+    return (
+        f"did you mean {shortened(near[0])!r}?" if near else f"known are {listed(names)}" if names else "check the path"
+    )
+
+
+def spelled(path: Path) -> str:
+    """Spell a path in one line that stays short and does not command a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shortened(str(path), 300))
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Return a text without its middle if it is longer than `most`."""
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
 
 
 def listed(values: Iterable[object], most: int = 8) -> str:
     """List values, the first few of many."""
-    texts = [str(value) for value in values]
+    texts = [shortened(str(value)) for value in values]
     return ", ".join(texts[:most]) + (f", ... ({len(texts)} in all)" if len(texts) > most else "")
 
 
 def one_line(error: Exception) -> str:
     """Spell another library's error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    told = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return shortened(" ".join(f"{type(error).__name__}: {told}".split()), 300)
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -240,7 +240,9 @@ def read_manifest(path: Path) -> Manifest:
     try:
         found = json.loads(place.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{MANIFEST} cannot be read ({one_line(error)}); convert the data again") from error
+        raise DataError(
+            f"{MANIFEST} cannot be read ({one_line(error)}), expected JSON; convert the data again"
+        ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise DataError(f"is no data folder: {MANIFEST} does not say so; make one with `gpumlp convert`")
     if found.get("version") != VERSION:

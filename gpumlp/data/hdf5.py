@@ -15,12 +15,12 @@ from gpumlp.data.limits import data_limit
 from gpumlp.data.table import rows_per_block
 from gpumlp.errors import DataError, readable_bytes
 
-ADVICE = "is it damaged or cut short? write it again"
+DAMAGED = "a whole HDF5 file", "is it damaged or cut short? write it again"
 
 
 def open_hdf5(path: Path, request: Request) -> Blocks:
     """Return the datasets X and y (or one of their other names) as Blocks; a `target` is the name of the one for y."""
-    with about(path), damage_told(ADVICE), _opened(path) as file:
+    with about(path), damage_told(*DAMAGED), _opened(path) as file:
         found = list(file)
         x_name, target = first_of(FEATURES, found), name_of_target(found, request)
         names = None
@@ -31,7 +31,7 @@ def open_hdf5(path: Path, request: Request) -> Blocks:
 
     def pieces(start: int) -> Iterator[Piece]:
         step = rows_per_block(found_blocks.n_features)
-        with about(path), damage_told(ADVICE), _opened(path) as file:
+        with about(path), damage_told(*DAMAGED), _opened(path) as file:
             X, y = _dataset(file, x_name), None if target is None else _dataset(file, target)
             for first in range(start, len(X), step):
                 rows = slice(first, first + step)

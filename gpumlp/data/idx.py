@@ -16,7 +16,7 @@ import numpy as np
 from gpumlp.data.blocks import Blocks, Piece, blocks_of_arrays, read_up_to, streamed_rows
 from gpumlp.data.files import Parts, Request, about, expect_file, open_bytes, packed
 from gpumlp.data.numpy_files import MAPPED_FROM
-from gpumlp.data.table import Array, Table, rows_per_block
+from gpumlp.data.table import Array, Table, expect_as_many, rows_per_block
 from gpumlp.errors import DataError
 
 UNSIGNED_BYTES = 0x08  # third byte of the magic number; the fourth is the number of axes
@@ -41,8 +41,7 @@ def open_images(path: Path, request: Request) -> Blocks:
     n_rows, n_features = shape[0], math.prod(shape[1:])
     with about(path):
         Table(np.empty((min(n_rows, 1), min(n_features, 1)), PIXEL))
-        if y is not None and len(y) != n_rows:
-            raise DataError(f"X has {n_rows} rows, but y has {len(y)}; each row needs its target")
+        expect_as_many(n_rows, n_rows if y is None else len(y))
 
     def pieces(start: int) -> Iterator[Piece]:
         step = rows_per_block(n_features)

@@ -15,10 +15,8 @@ VARIABLE = "GPUMLP_MAX_DATA"
 SHARE = 0.75  # of the memory that is free
 UNKNOWN = 4 * 2**30  # bytes taken to be free where the system does not tell
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-WAYS_OUT = (
-    f"convert it to a data folder, which may be larger than memory (`gpumlp convert`), or raise {VARIABLE} if it is "
-    "meant to be so large"
-)
+LARGER = f"raise {VARIABLE} if it is meant to be so large"
+WAYS_OUT = f"convert it to a data folder, which may be larger than memory (`gpumlp convert`), or {LARGER}"
 DEFLATED = 1032  # bytes that one byte of a gzip or zip file can become
 
 
@@ -48,13 +46,13 @@ def free_memory() -> int:
     return min(known, default=UNKNOWN)
 
 
-def expect_room(n_bytes: int, what: str) -> None:
+def expect_room(n_bytes: int, what: str, way_out: str = WAYS_OUT) -> None:
     """Raise DataError if an array or a data set of so many bytes is more than `data_limit` allows."""
     limit = data_limit()
     if n_bytes > limit:
         raise DataError(
-            f"{what} take{'s' * (not what.endswith('s'))} {readable_bytes(n_bytes)} in memory, the limit here is "
-            f"{readable_bytes(limit)}; {WAYS_OUT}"
+            f"{readable_bytes(n_bytes)} of memory are needed for {what}, the limit here is {readable_bytes(limit)}; "
+            f"{way_out}"
         )
 
 

@@ -15,12 +15,13 @@ import numpy as np
 from gpumlp.data.blocks import Blocks, Piece, blocks_of_arrays, read_up_to, streamed_rows
 from gpumlp.data.files import FEATURES, Parts, Request, about, damage_told, expect_file, first_of, name_of_target
 from gpumlp.data.limits import DEFLATED, expect_room
-from gpumlp.data.table import Array, Table, rows_per_block
+from gpumlp.data.table import Array, Table, expect_as_many, rows_per_block
 from gpumlp.errors import DataError, readable_bytes
 
 NPY: Any = np.lib.format  # older NumPys do not tell its types
 
 MAPPED_FROM = 64 * 2**20  # bytes; a smaller file is read at once, which leaves it free to be changed
+WHOLE = "a whole file of NumPy"
 ADVICE = "save plain numbers or text again with np.save or np.savez (Python objects are never unpickled)"
 
 
@@ -44,7 +45,7 @@ def read_npz(path: Path, request: Request) -> Parts:
 
     A `target` is the name of the array to take as y.
     """
-    with about(path), damage_told(ADVICE), _archive(path) as archive:
+    with about(path), damage_told(WHOLE, ADVICE), _archive(path) as archive:
         names, x_name, target = _contents(archive, request)
         X = _read_member(archive, x_name)
         return X, None if target is None else _read_member(archive, target), names, target
@@ -52,15 +53,14 @@ def read_npz(path: Path, request: Request) -> Parts:
 
 def open_npz(path: Path, request: Request) -> Blocks:
     """Return X and y of a .npz file as Blocks; they are unpacked as they are read."""
-    with about(path), damage_told(ADVICE), _archive(path) as archive:
+    with about(path), damage_told(WHOLE, ADVICE), _archive(path) as archive:
         names, x_name, target = _contents(archive, request)
         claims = [_member_claim(archive, name) for name in (x_name, target) if name is not None]
         if any(claim.fortran for claim in claims) or any(len(claim.shape) == 0 for claim in claims):
             X, y, names, target = read_npz(path, request)  # its rows do not stand one behind the other
             return blocks_of_arrays(X, y, names, target, str(path))
         n_rows = claims[0].shape[0]
-        if len(claims) == 2 and claims[1].shape[0] != n_rows:
-            raise DataError(f"X has {n_rows} rows, but y has {claims[1].shape[0]}; each row needs its target")
+        expect_as_many(n_rows, claims[-1].shape[0])
         if n_rows == 0 or len(claims[0].shape) != 2:
             Table(np.empty(claims[0].shape, np.uint8) if prod(claims[0].shape) == 0 else np.empty((1, 1, 1)))
         x_head, *y_head = (np.zeros((1, *claim.shape[1:]), claim.dtype) for claim in claims)
@@ -68,7 +68,7 @@ def open_npz(path: Path, request: Request) -> Blocks:
 
     def pieces(start: int) -> Iterator[Piece]:
         step = rows_per_block(head.X.shape[1])
-        with about(path), damage_told(ADVICE), _archive(path) as archive:
+        with about(path), damage_told(WHOLE, ADVICE), _archive(path) as archive:
             if target is None:
                 yield from zip(_member_rows(archive, x_name, start, step), repeat(None), strict=False)
             else:
@@ -100,7 +100,7 @@ def load_npy(path: Path, mapped_from: int = MAPPED_FROM) -> Array:
     Raises   DataError if it is none, holds Python objects, or has fewer or more values than its header says
     """
     expect_file(path)
-    with about(path), path.open("rb") as file, damage_told(ADVICE):
+    with about(path), path.open("rb") as file, damage_told(WHOLE, ADVICE):
         claim = _claim(file)
         held = path.stat().st_size - claim.offset
         _expect_size(claim, held)

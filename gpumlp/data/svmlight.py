@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from gpumlp.data.blocks import Blocks, Piece
-from gpumlp.data.files import Request, about, damage_told, open_bytes
+from gpumlp.data.files import Request, about, damage_told, one_line, open_bytes
 from gpumlp.data.limits import expect_room
 from gpumlp.data.table import rows_per_block
 from gpumlp.errors import DataError
 
 LINES = 4096  # of a block
 LONGEST = 1 << 26  # bytes of a line
-ADVICE = "expected lines such as `1 3:0.5 7:2`; correct it"
+DAMAGED = "lines such as `1 3:0.5 7:2`", "correct it"
 
 
 @dataclass
@@ -39,7 +39,7 @@ def open_svmlight(path: Path, request: Request) -> Blocks:
             f"{path}: target={request.target!r} came, but the target of such a file stands first in each line; "
             "leave it out"
         )
-    with about(path), damage_told(ADVICE):
+    with about(path), damage_told(*DAMAGED):
         survey = _survey(path, request)
         n_features = survey.last + 1 - survey.one_based
         if survey.n_rows == 0 or n_features < 1:
@@ -52,7 +52,7 @@ def open_svmlight(path: Path, request: Request) -> Blocks:
     y_dtype = np.dtype(np.int64 if survey.whole else np.float64)
 
     def pieces(start: int) -> Iterator[Piece]:
-        with about(path), damage_told(ADVICE):
+        with about(path), damage_told(*DAMAGED):
             for X, y in _blocks(path, request, survey.last + 1):
                 for first in range(start, X.shape[0], step):
                     dense = X[first : min(first + step, X.shape[0])].toarray()[:, int(survey.one_based) :]
@@ -88,11 +88,13 @@ def _blocks(path: Path, request: Request, width: int | None) -> Iterator[tuple[A
         before = 0
         while lines := list(islice(iter(lambda: file.readline(LONGEST), b""), LINES)):
             if max(map(len, lines)) == LONGEST:
-                raise DataError(f"has a line of {LONGEST} bytes or more, expected rows; {ADVICE}")
+                raise DataError(f"has a line of {LONGEST} bytes or more, expected {'; '.join(DAMAGED)}")
             try:
                 X, y = load_svmlight_file(io.BytesIO(b"".join(lines)), n_features=width, zero_based=True)
             except (ValueError, OverflowError) as error:
-                raise DataError(f"lines {before + 1} to {before + len(lines)}: {error}; {ADVICE}") from error
+                raise DataError(
+                    f"lines {before + 1} to {before + len(lines)}: {one_line(error)}, expected {'; '.join(DAMAGED)}"
+                ) from error
             before += len(lines)
             if X.shape[0]:
                 yield X, y

@@ -37,14 +37,19 @@ class Table:
         object.__setattr__(self, "X", _as_features(self.X))
         if self.y is not None:
             object.__setattr__(self, "y", _as_target(self.y))
-            if len(self.y) != len(self.X):
-                raise DataError(f"X has {len(self.X)} rows, but y has {len(self.y)}; each row needs its target")
+            expect_as_many(len(self.X), len(self.y))
         n_features = self.X.shape[1]
         if self.feature_names is not None and len(self.feature_names) != n_features:
             raise DataError(
                 f"{len(self.feature_names)} feature names came for {n_features} features; give one for each"
             )
         _expect_distinct(self.feature_names)
+
+
+def expect_as_many(n_rows: int, n_targets: int) -> None:
+    """Raise DataError unless there is a target for each row."""
+    if n_targets != n_rows:
+        raise DataError(f"X has {n_rows} rows, but y has {n_targets}; each row needs its target, give as many")
 
 
 def check_finite(table: Table, missing: bool = False) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.data.limits import DEFLATED
 from gpumlp.errors import GpumlpError, ModelFileError
 from gpumlp.saved_model.header import MAX_HEADER, read_header
 from gpumlp.shapes import HostArray
@@ -77,7 +78,8 @@ class NpzFile:
 
     def n_bytes(self) -> int:
         """Return how many bytes the arrays take at most, unpacked."""
-        return sum(member.file_size for member in self.archive.infolist())
+        claimed = sum(member.file_size for member in self.archive.infolist())
+        return min(claimed, DEFLATED * self.path.stat().st_size)
 
     def read(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostArray:
         """Return an array; its own header is checked before its values are read."""
