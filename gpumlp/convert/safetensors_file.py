@@ -97,7 +97,9 @@ class SafetensorsFile:
         try:
             head = json.loads(self.file.read(n_bytes), object_pairs_hook=_without_duplicates)
         except (ValueError, RecursionError) as error:
-            raise ModelFileError(f"{self.path}: the head cannot be read ({error}); save the model again") from error
+            raise ModelFileError(
+                f"{self.path}: the head cannot be read ({one_line(error)}); save the model again"
+            ) from error
         if not isinstance(head, dict):
             raise ModelFileError(f"{self.path}: the head is no JSON object; it is damaged, save the model again")
         return head

@@ -94,8 +94,8 @@ def open_npy(path: Path, request: Request) -> Blocks:
         return blocks_of_arrays(X, y, name=str(path))
 
 
-def load_npy(path: Path, mapped_from: int = MAPPED_FROM) -> Array:
-    """Return the array in a .npy file, read-only and mapped if it has at least so many bytes.
+def load_npy(path: Path, mapped_from: int | None = None) -> Array:
+    """Return the array in a .npy file, read-only and mapped if it has at least MAPPED_FROM or so many bytes.
 
     Raises   DataError if it is none, holds Python objects, or has fewer or more values than its header says
     """
@@ -105,7 +105,7 @@ def load_npy(path: Path, mapped_from: int = MAPPED_FROM) -> Array:
         held = path.stat().st_size - claim.offset
         _expect_size(claim, held)
         order: Any = "F" if claim.fortran else "C"
-        if claim.n_bytes >= max(mapped_from, 1):
+        if claim.n_bytes >= max(MAPPED_FROM if mapped_from is None else mapped_from, 1):
             mapped = np.memmap(file, claim.dtype, "r", claim.offset, claim.shape, order)
             return mapped.view(np.ndarray)
         content = read_up_to(file, claim.n_bytes)

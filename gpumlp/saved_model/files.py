@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpumlp.atomic import replacing
-from gpumlp.data.files import spelled
+from gpumlp.data.files import one_line, spelled
 from gpumlp.errors import ModelFileError
 
 
@@ -17,6 +17,11 @@ def expect_model_file(path: Path) -> None:
         raise ModelFileError(
             f"cannot read model {spelled(path)}: it is a device or a pipe, expected a file; copy it to one first"
         )
+
+
+def unreadable(path: Path, what: str, error: Exception) -> ModelFileError:
+    """Build the error for a part of a file that is damaged."""
+    return ModelFileError(f"{path}: {what} cannot be read ({one_line(error)}); save the model again")
 
 
 def write_file(path: Path, content: bytes) -> Path:

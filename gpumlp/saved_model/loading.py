@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpumlp.data import Standardiser
-from gpumlp.data.files import listed, shortened
+from gpumlp.data.files import listed, one_line, shortened
 from gpumlp.data.limits import LARGER, expect_room
 from gpumlp.errors import ConfigurationError, DataError, GpumlpError, ModelFileError, readable_bytes
 from gpumlp.network.network import Network
@@ -57,7 +57,7 @@ def load(path: str | Path, backend: str | None = "auto", device: str | None = No
     except OSError as error:
         raise ModelFileError(f"cannot read model {path}: {error.strerror or error}; check the path") from error
     except DAMAGE as error:
-        raise ModelFileError(f"{path} is no gpumlp model, or is damaged ({error}); save it again") from error
+        raise ModelFileError(f"{path} is no gpumlp model, or is damaged ({one_line(error)}); save it again") from error
 
 
 def restore(file: TensorFile, backend: str | None, device: str | None) -> SavedModel:

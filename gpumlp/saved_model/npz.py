@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,8 +23,20 @@ from gpumlp.shapes import HostArray
 NPY: Any = np.lib.format  # older NumPys do not tell its types
 
 HEADER = "header.json"
-# what zipfile raises for an archive that is damaged, RuntimeError where a flipped bit says that it is encrypted
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError)
+# what zipfile and NumPy raise for a damaged archive, RuntimeError where a flipped bit says that it is encrypted
+DAMAGE: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def as_npz(header: dict[str, Any], arrays: dict[str, HostArray]) -> bytes:
@@ -69,7 +84,9 @@ class NpzFile:
         try:
             text = self.archive.read(HEADER)
         except DAMAGE as error:
-            raise ModelFileError(f"{self.path}: {HEADER} cannot be read ({error}); save the model again") from error
+            raise ModelFileError(
+                f"{self.path}: {HEADER} cannot be read ({one_line(error)}); save the model again"
+            ) from error
         return read_header(text, HEADER, self.path)
 
     def names(self) -> set[str]:
@@ -94,7 +111,9 @@ class NpzFile:
         except GpumlpError:
             raise
         except DAMAGE as error:
-            raise ModelFileError(f"{self.path}: array {name} cannot be read ({error}); save the model again") from error
+            raise ModelFileError(
+                f"{self.path}: array {name} cannot be read ({one_line(error)}); save the model again"
+            ) from error
         return array
 
 

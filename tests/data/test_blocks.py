@@ -24,7 +24,8 @@ NAMES = ("p", "q", "r")
 
 
 def write_csv(folder, y=Y, name="t.csv"):
-    text = "p,q,r,y\n" + "".join(",".join([*map(repr, row.tolist()), str(label)]) + "\n" for row, label in zip(X, y))
+    lines = (",".join([*map(repr, row.tolist()), str(label)]) + "\n" for row, label in zip(X, y, strict=True))
+    text = "p,q,r,y\n" + "".join(lines)
     (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
     return folder / name
 
@@ -157,6 +158,10 @@ def test_values_may_be_missing_in_a_folder_and_are_counted(tmp_path):
     assert (of_x["count"], of_x["missing"], of_x["mean"], of_x["max"]) == ([2, 2], [1, 1], [2, 4], [3, 4])
 
 
+values_or_nan = st.floats(-1e6, 1e6) | st.just(np.nan)
+tables = arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 3)), elements=values_or_nan)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     arrays(
@@ -183,7 +188,7 @@ def test_a_large_npy_file_is_mapped_and_values_of_another_byte_order_are_the_sam
     monkeypatch.setattr("gpumlp.data.numpy_files.MAPPED_FROM", 100)
     np.save(tmp_path / "x.npy", X)
     found = read_table(tmp_path / "x.npy", with_target=False)
-    assert isinstance(found.X.base, np.memmap) or isinstance(found.X.base.base, np.memmap)
+    assert isinstance(found.X.base, np.memmap)
     assert not found.X.flags.writeable
     np.save(tmp_path / "big.npy", X.astype(">f8"))
     assert np.array_equal(read_table(tmp_path / "big.npy", with_target=False).X, X)
