@@ -16,7 +16,7 @@ from gpumlp.convert.one_model import as_model
 from gpumlp.errors import ModelFileError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
-from gpumlp.saved_model.files import expect_model_file, write_file
+from gpumlp.saved_model.files import expect_model_file, unreadable, write_file
 from gpumlp.saved_model.header import MAX_HEADER, arrays_of, header_of, read_header
 from gpumlp.saved_model.loading import restore
 from gpumlp.saved_model.npz import expect_array
@@ -97,9 +97,7 @@ class SafetensorsFile:
         try:
             head = json.loads(self.file.read(n_bytes), object_pairs_hook=_without_duplicates)
         except (ValueError, RecursionError) as error:
-            raise ModelFileError(
-                f"{self.path}: the head cannot be read ({one_line(error)}); save the model again"
-            ) from error
+            raise unreadable(self.path, "the head", error) from error
         if not isinstance(head, dict):
             raise ModelFileError(f"{self.path}: the head is no JSON object; it is damaged, save the model again")
         return head

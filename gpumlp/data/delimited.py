@@ -217,7 +217,7 @@ def _pieces(path: Path, request: Request, layout: Layout, as_text: bool) -> Iter
 def _next_lines(lines: Iterator[str], n: int) -> list[str]:
     """Return the next lines, and those on which a quoted cell goes on that they leave open."""
     block = list(islice(lines, n))
-    n_quotes, more = sum(line.count('"') for line in block), 0
+    n_quotes, more = "".join(block).count('"'), 0
     while n_quotes % 2 and more < LONGEST_ROW and (line := next(lines, None)) is not None:
         block.append(line)
         n_quotes, more = n_quotes + line.count('"'), more + len(line)

@@ -17,6 +17,7 @@ import numpy as np
 
 from gpumlp.data.limits import DEFLATED
 from gpumlp.errors import GpumlpError, ModelFileError
+from gpumlp.saved_model.files import unreadable
 from gpumlp.saved_model.header import MAX_HEADER, read_header
 from gpumlp.shapes import HostArray
 
@@ -84,9 +85,7 @@ class NpzFile:
         try:
             text = self.archive.read(HEADER)
         except DAMAGE as error:
-            raise ModelFileError(
-                f"{self.path}: {HEADER} cannot be read ({one_line(error)}); save the model again"
-            ) from error
+            raise unreadable(self.path, HEADER, error) from error
         return read_header(text, HEADER, self.path)
 
     def names(self) -> set[str]:
@@ -111,9 +110,7 @@ class NpzFile:
         except GpumlpError:
             raise
         except DAMAGE as error:
-            raise ModelFileError(
-                f"{self.path}: array {name} cannot be read ({one_line(error)}); save the model again"
-            ) from error
+            raise unreadable(self.path, f"array {name}", error) from error
         return array
 
 
