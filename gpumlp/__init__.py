@@ -23,6 +23,7 @@ from gpumlp.training.trainer import Trainer
 from gpumlp.training.tuning import tune
 
 if TYPE_CHECKING:
+    from gpumlp.ensembles import Sweep, SweepResult, distributions
     from gpumlp.estimators import MLPClassifier, MLPRegressor
     from gpumlp.search import FleetSearchCV, cross_validate
 
@@ -48,12 +49,15 @@ __all__ = [
     "ProgressBar",
     "SavedModel",
     "Stop",
+    "Sweep",
+    "SweepResult",
     "Trainer",
     "UpdateRule",
     "__version__",
     "activations",
     "costs",
     "cross_validate",
+    "distributions",
     "errors",
     "get_backend",
     "load",
@@ -65,12 +69,20 @@ __all__ = [
 ]
 
 
+# loaded when asked for: the estimators bring scikit-learn, and rooms below the ensembles ask this file for the version
+LATER = {
+    "FleetSearchCV": "gpumlp.search",
+    "MLPClassifier": "gpumlp.estimators",
+    "MLPRegressor": "gpumlp.estimators",
+    "Sweep": "gpumlp.ensembles",
+    "SweepResult": "gpumlp.ensembles",
+    "cross_validate": "gpumlp.search",
+    "distributions": "gpumlp.ensembles",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Load the estimators and searches, and scikit-learn with them, when one of them is asked for."""
-    for room, names in (
-        ("estimators", ("MLPClassifier", "MLPRegressor")),
-        ("search", ("FleetSearchCV", "cross_validate")),
-    ):
-        if name in names:
-            return getattr(import_module(f"gpumlp.{room}"), name)
+    """Load what is not loaded from the start."""
+    if name in LATER:
+        return getattr(import_module(LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

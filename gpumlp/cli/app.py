@@ -16,11 +16,16 @@ from gpumlp.cli.errors import exit_status
 from gpumlp.cli.export import export
 from gpumlp.cli.info import info
 from gpumlp.cli.predict import predict
+from gpumlp.cli.sweep import sweep
 from gpumlp.cli.train import train
 from gpumlp.cli.verify import verify
 
 app = typer.Typer(name="gpumlp", add_completion=False, pretty_exceptions_enable=False)
+<<<<<<< HEAD
 for command in (train, predict, convert, export, verify, info, doctor):
+=======
+for command in (train, sweep, predict, export, verify, info, doctor):
+>>>>>>> wip-sweep
     app.command()(command)
 app.add_typer(bench)
 

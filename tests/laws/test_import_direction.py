@@ -25,7 +25,7 @@ HEAVY = {
     "sklearn": {"data/builtin.py", "convert/scikit_learn.py", "estimators", "search", "accel"},
     "rich": {"cli", "training/progress.py"},
     "typer": {"cli"},
-    "matplotlib": {"training/history.py", "bench/plots.py", "cli"},
+    "matplotlib": {"training/history.py", "bench/plots.py", "ensembles/plot.py", "cli"},
     "pandas": {"training/history.py", "data", "cli"},
     "cupy": {"backends/cuda"},
     "nvmath": {"backends/cuda"},
