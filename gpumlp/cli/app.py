@@ -21,11 +21,7 @@ from gpumlp.cli.train import train
 from gpumlp.cli.verify import verify
 
 app = typer.Typer(name="gpumlp", add_completion=False, pretty_exceptions_enable=False)
-<<<<<<< HEAD
-for command in (train, predict, convert, export, verify, info, doctor):
-=======
-for command in (train, sweep, predict, export, verify, info, doctor):
->>>>>>> wip-sweep
+for command in (train, sweep, predict, convert, export, verify, info, doctor):
     app.command()(command)
 app.add_typer(bench)
 
