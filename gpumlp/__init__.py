@@ -25,6 +25,7 @@ from gpumlp.training.tuning import tune
 if TYPE_CHECKING:
     from gpumlp.ensembles import Sweep, SweepResult, distributions
     from gpumlp.estimators import MLPClassifier, MLPRegressor
+    from gpumlp.search import FleetSearchCV, cross_validate
 
 __version__ = "0.1.0.dev0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "Cost",
     "CsvLog",
     "EarlyStopping",
+    "FleetSearchCV",
     "Folds",
     "History",
     "JsonLinesLog",
@@ -54,6 +56,7 @@ __all__ = [
     "__version__",
     "activations",
     "costs",
+    "cross_validate",
     "distributions",
     "errors",
     "get_backend",
@@ -66,12 +69,14 @@ __all__ = [
 ]
 
 
-# loaded when asked for: the estimators bring scikit-learn, and rooms below the ensembles ask this file for the version
+# loaded when asked for: some bring scikit-learn with them, and rooms below the ensembles ask this file for the version
 LATER = {
+    "FleetSearchCV": "gpumlp.search",
     "MLPClassifier": "gpumlp.estimators",
     "MLPRegressor": "gpumlp.estimators",
     "Sweep": "gpumlp.ensembles",
     "SweepResult": "gpumlp.ensembles",
+    "cross_validate": "gpumlp.search",
     "distributions": "gpumlp.ensembles",
 }
 

@@ -426,8 +426,10 @@ class Backend(Protocol):
         """Return the context in which a user's call computes: the device is current, its settings are made."""
         ...
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
         """Return a function that does what `step` does, on the same buffers, at each call, with less and less ado.
+
+        times   how often it does so in a call
 
         `step` is called a few times at most, and only calls methods of this backend.
         """

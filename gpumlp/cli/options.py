@@ -24,7 +24,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="digits, iris, wine, breast_cancer, diabetes, xor; or a .csv, .tsv, .npz, .npy or idx file.",
+        help="digits, iris, wine, breast_cancer, diabetes, xor; a .csv, .tsv, .npz, .npy, idx, .parquet, .arrow, "
+        ".feather, .h5 or .svmlight file; or a data folder, as `gpumlp convert` makes it.",
     ),
 ]
 Target = Annotated[

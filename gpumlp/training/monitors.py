@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gpumlp.atomic import replacing
 from gpumlp.errors import ConfigurationError, unknown_name
+from gpumlp.network.network import Network
 
 PerModel = NDArray[Any]
 
@@ -30,6 +31,7 @@ class RunInfo:
 
     first_epoch   epochs done before, since the last reset
     keeper        keeper() -> WeightKeeper: a place for one copy of all weights
+    network       network() -> Network: the models with their present weights, to look at
     """
 
     n_models: int
@@ -41,6 +43,7 @@ class RunInfo:
     batch: int
     device: str
     keeper: Callable[[], WeightKeeper]
+    network: Callable[[], Network]
 
 
 class WeightKeeper(Protocol):

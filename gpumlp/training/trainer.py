@@ -470,6 +470,7 @@ class _Run:
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
             self._keeper,
+            lambda: self.net,
         )
         self.last_finite.save(np.ones(self.net.n_models, bool))
         with ExitStack() as ends:  # every monitor that began is told of the end, also where another raises
@@ -609,6 +610,7 @@ class _Keeper(WeightKeeper):
         self._kept = net.backend.empty(tuple(self._theta.shape), what="a copy of the parameters")
 
     def save(self, models: Any) -> None:
+        self._active().bring_weights()
         self._move(models, self._theta, self._kept)
 
     def restore(self, models: Any) -> None:

@@ -97,3 +97,28 @@ def test_what_several_keepers_save_and_give_back_comes_in_the_order_of_the_calls
             one, monitors=[type(m)("cost") if m is not one.monitors[0] else Juggler() for m in one.monitors]
         )
         assert np.array_equal(theta(outcome.network), theta(solo(alone, X, Y)[0]))
+
+
+class SavesWithinAnEpoch(gpumlp.Monitor):
+    """Gives back the weights as of a step in the last epoch."""
+
+    def training_began(self, run):
+        self.keeper = run.keeper()
+
+    def epoch_began(self, epoch):
+        self.epoch = epoch
+
+    def step_ended(self, step):
+        if (self.epoch, step) == (5, 2):
+            self.keeper.save(np.ones(1, bool))
+
+    def training_ended(self):
+        self.keeper.restore(np.ones(1, bool))
+
+
+def test_weights_are_kept_within_an_epoch_while_other_models_have_stopped():
+    X, Y = data()
+    jobs = [job(epochs=1, seed=1), job(epochs=5, monitors=[SavesWithinAnEpoch()])]
+    outcomes = train(jobs, X, Y, dtype="float64", backend="numpy")
+    alone = replace(jobs[1], monitors=[SavesWithinAnEpoch()])
+    assert np.array_equal(theta(outcomes[1].network), theta(solo(alone, X, Y)[0]))

@@ -543,14 +543,15 @@ class CudaBackend:
         """Compute on this device's stream; see Device.session."""
         return self._device.session()
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that runs `step` once, and from then on launches it as one graph."""
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
+        """Return a function that runs `step` so often, and from then on launches all of that as one graph."""
         kept: list[Any] = []
 
         def noted() -> None:
             self._arena.recording = kept if self._device.stream.is_capturing() else None
             try:
-                step()
+                for _ in range(times):
+                    step()
             finally:
                 self._arena.recording = None
 
