@@ -69,7 +69,7 @@ __all__ = [
 ]
 
 
-# loaded when asked for: the estimators bring scikit-learn, and rooms below the ensembles ask this file for the version
+# loaded when asked for: some bring scikit-learn with them, and rooms below the ensembles ask this file for the version
 LATER = {
     "FleetSearchCV": "gpumlp.search",
     "MLPClassifier": "gpumlp.estimators",
