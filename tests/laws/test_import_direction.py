@@ -22,7 +22,7 @@ LEVEL = {
     "doctor": 11, "verify": 11, "__init__": 11, "cli": 12, "__main__": 13,
 }  # fmt: skip
 HEAVY = {
-    "sklearn": {"data/builtin.py", "convert/scikit_learn.py", "estimators", "search", "accel"},
+    "sklearn": {"data/builtin.py", "data/svmlight.py", "convert/scikit_learn.py", "estimators", "search", "accel"},
     "rich": {"cli", "training/progress.py"},
     "typer": {"cli"},
     "matplotlib": {"training/history.py", "bench/plots.py", "ensembles/plot.py", "cli"},
