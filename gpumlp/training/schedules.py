@@ -115,11 +115,25 @@ class ReduceOnPlateau:
         self.threshold, self.floor, self.mode = threshold, floor, mode
         self.reset()
 
+    def options(self) -> dict[str, Any]:
+        """Return what it was made with, by name."""
+        names = ("metric", "factor", "patience", "threshold", "floor", "mode")
+        return {name: getattr(self, name) for name in names}
+
     def reset(self) -> None:
         """Forget what was seen."""
         self._best: Any = None
         self._waited: Any = None
         self._scale: Any = None
+
+    def state(self) -> dict[str, Any]:
+        """Return what was seen, for a checkpoint: arrays, or None each."""
+        return {"best": self._best, "waited": self._waited, "scale": self._scale}
+
+    def restore(self, state: dict[str, Any]) -> NDArray[np.float64] | None:
+        """Go on from what `state` returned, and return what `after_epoch` returned last, None before the first."""
+        self._best, self._waited, self._scale = state["best"], state["waited"], state["scale"]
+        return self._scale  # type: ignore[no-any-return]
 
     def after_epoch(self, report: EpochReport) -> NDArray[np.float64]:
         """Return what each model's learning rate is multiplied with from now on, (n_models,)."""

@@ -19,10 +19,12 @@ from gpumlp.network.network import Network, check_sample_weight
 from gpumlp.network.targets import Targets, check_inputs, check_targets
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.shapes import HostArray, expect, is_on_device
+from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice
 from gpumlp.training.history import History
 from gpumlp.training.hyper_table import HyperTable
 from gpumlp.training.monitors import EpochReport, Monitor, RunInfo, Stop, WeightKeeper
+from gpumlp.training.saving import BEGINNING, Begun, Saving
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, get_schedule
 from gpumlp.training.step import TrainingStep
 
@@ -240,6 +242,8 @@ class Trainer:
         sample_weight: Any = None,
         order: Any = None,
         monitors: Sequence[Monitor] = (),
+        checkpoints: Checkpoints | None = None,
+        resume: bool = False,
     ) -> History:
         """Train for `epochs` more epochs and return what happened in them.
 
@@ -250,10 +254,14 @@ class Trainer:
         sample_weight  (n_samples,), or (n_models, n_samples)
         order          (epochs, n_samples) row numbers, followed row for row instead of any shuffling
         monitors       what watches, in this order
+        checkpoints    where to keep what is needed to go on
+        resume         whether to go on from the newest of the checkpoints, with all else given as it was, instead of
+                       from the trainer's own state; where there is none yet, this is a beginning. `epochs` are all,
+                       and the history is that of all, with those that were done before
         Raises         ShapeError, DataError, ConfigurationError; DivergenceError as `on_divergence` says, and when no
-                       model remains
+                       model remains; CheckpointError for checkpoints of another training
         """
-        return _Run(self, X, Y, epochs, validation, sample_weight, order, monitors).run()
+        return _Run(self, X, Y, epochs, validation, sample_weight, order, monitors, checkpoints, resume).run()
 
 
 class TrainingSet(NamedTuple):
@@ -317,10 +325,15 @@ class Steps:
             net, source, trainer.hyper, numbers, trainer._states, clock, self.tally, trainer.steps_per_launch
         )
 
-    def begin_epoch(self) -> None:
-        """Set the tables that hold for the whole epoch, of which the numbers may have changed."""
+    def begin_epoch(self, begun: Begun = BEGINNING) -> None:
+        """Set the tables that hold for the whole epoch, of which the numbers may have changed.
+
+        begun   how far the epoch has come
+        """
         self.backend.fill(self.tally.values, 0)
-        self.backend.fill(self.clock[POSITION : POSITION + 1], 0)
+        if begun.tally is not None:
+            self.backend.copy(self.backend.asarray(begun.tally), self.tally.values)
+        self.backend.fill(self.clock[POSITION : POSITION + 1], begun.steps * self.source.batch)
         self.backend.bring_numbers(self.numbers)
 
     def end_epoch(self, epochs: int) -> None:
@@ -341,17 +354,22 @@ class _Run:
         sample_weight: Any,
         order: Any,
         monitors: Sequence[Monitor],
+        checkpoints: Checkpoints | None,
+        resume: bool,
     ) -> None:
         self.trainer, self.net = trainer, trainer.net
         trainer.follow()
         if not (isinstance(epochs, int | np.integer) and epochs >= 0):
             raise ConfigurationError(f"epochs={epochs!r}: expected a whole number of at least 0")
         self.epochs, self.monitors = int(epochs), list(monitors)
-        if trainer.has_diverged.all():
+        if trainer.has_diverged.all() and not resume:
             raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
         data = check_training_set(self.net, X, Y, sample_weight)
         self.order = None if order is None else check_order(order, self.epochs, len(data.X))
         checked = self._check_validation(validation)
+        if resume and checkpoints is None:
+            raise ConfigurationError("resume=True needs checkpoints=gpumlp.Checkpoints(folder)")
+        self.saving = None if checkpoints is None else Saving(self, checkpoints, resume)
         if trainer.batch_size == "tune":
             self._tune(X, Y, sample_weight, validation)
         self.backend, self.numbers = self.net.backend, trainer.numbers
@@ -364,6 +382,14 @@ class _Run:
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
         self.last_finite = _Keeper(self.net)
+        self.last_finite.save(np.ones(self.net.n_models, bool))
+        self.first = self.epoch = trainer.epoch_count  # epochs done before this `fit`, and until now
+        self.begun, self.began = BEGINNING, 0.0
+        if self.saving is not None:
+            named = {"X": data.X, **_arrays_of("Y", data.targets), "sample_weight": data.weights, "order": self.order}
+            if checked is not None:
+                named |= {"validation X": checked[0], **_arrays_of("validation Y", checked[1])}
+            self.saving.restore(named)
 
     def _check_validation(self, validation: tuple[Any, Any] | None) -> tuple[HostArray, Targets] | None:
         if validation is None:
@@ -385,6 +411,10 @@ class _Run:
         """Find the batch size, and the backend where that is free, and use both from now on."""
         from gpumlp.training.tuning import backends_for, tune  # which builds trainers itself
 
+        before = None if self.saving is None else self.saving.choice()
+        if before is not None:
+            self.trainer.use(before, pinned=False)
+            return
         arrays = (X, Y, sample_weight, *(validation or ()))
         backends = backends_for(self.net, stays=any(is_on_device(x) for x in arrays))
         options = self.trainer.step_options | ({} if self.order is None else {"shuffle": False})
@@ -393,34 +423,38 @@ class _Run:
 
     def run(self) -> History:
         """Go through the epochs; monitors are told of the end whatever happens."""
-        first = self.trainer.epoch_count
         info = RunInfo(
             self.net.n_models,
             self.net.model_ids,
-            first,
+            self.first,
             self.epochs,
             self.source.n_rows,
             self.source.n_steps,
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
             lambda: _Keeper(self.net),
+            self.epoch - self.first,
         )
-        self.last_finite.save(np.ones(self.net.n_models, bool))
+        end = self.first + self.epochs
         with ExitStack() as ends:  # every monitor that began is told of the end, also where another raises
             for monitor in self.monitors:
                 ends.callback(monitor.training_ended)
                 monitor.training_began(info)
-            for epoch in range(first, first + self.epochs):
-                if self.numbers.skip.all():
-                    break
-                self._epoch(epoch, first)
+            if self.saving is not None:
+                self.saving.restore_monitors()
+            while self.epoch < end and not self.numbers.skip.all():
+                self._epoch(self.epoch, self.first)
+                self.epoch += 1
+                if self.saving is not None:
+                    self.saving.epoch_ended(last=self.epoch == end or bool(self.numbers.skip.all()))
         return self.history
 
     def _epoch(self, epoch: int, first: int) -> None:
         """Train for one epoch, numbered from 0, evaluate, report, and stop what is to be stopped."""
         self._begin_epoch(epoch, first)
-        for monitor in self.monitors:
-            monitor.epoch_began(epoch + 1)
+        if not self.begun.steps:
+            for monitor in self.monitors:
+                monitor.epoch_began(epoch + 1)
         active = ~self.numbers.skip
         seconds = self._steps()
         self.steps.end_epoch(epoch + 1)
@@ -452,9 +486,9 @@ class _Run:
         schedule = self.trainer.schedule
         if isinstance(schedule, Schedule):
             self.numbers.factors = schedule.factors(
-                self.trainer.step_count, epoch, self.source.n_steps, first + self.epochs
+                self.trainer.step_count - self.begun.steps, epoch, self.source.n_steps, first + self.epochs
             )
-        self.steps.begin_epoch()
+        self.steps.begin_epoch(self.begun)
         if self.order is not None:
             self.backend.copy(self.backend.asarray(self.order[epoch - first][None]), self.source.rows)
 
@@ -462,15 +496,17 @@ class _Run:
         """Perform the steps of an epoch and return how long they took, in seconds."""
         step = self.steps.step
         told = [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
-        began = perf_counter()
+        if self.saving is not None:
+            told.append(self.saving.step_ended)
+        done, n_steps = self.begun.steps, self.source.n_steps
+        self.began, self.begun = perf_counter() - self.begun.seconds, BEGINNING
         with self.backend.session():
-            done, n_steps = 0, self.source.n_steps
             while done < n_steps:
                 done += step(n_steps - done)
                 for tell in told:
                     tell(done)
             self.backend.synchronize()
-        return perf_counter() - began
+        return perf_counter() - self.began
 
     def _diverged(self, active: Any, cost: Any) -> Any:
         """Return which models' cost or weights are not finite; keep the weights of the others."""
@@ -537,6 +573,12 @@ class _Keeper(WeightKeeper):
     def restore(self, models: Any) -> None:
         self._move(models, self._kept, self._theta)
 
+    def kept(self) -> Any:
+        return self._backend.to_host(self._kept)
+
+    def keep(self, weights: Any) -> None:
+        self._backend.copy(self._backend.asarray(weights), self._kept)
+
     def _move(self, models: Any, src: Any, out: Any) -> None:
         chosen = np.flatnonzero(models)
         with self._backend.session():
@@ -544,6 +586,11 @@ class _Keeper(WeightKeeper):
                 if run.size:
                     part = slice(int(run[0]), int(run[-1]) + 1)
                     self._backend.copy(src[part], out[part])
+
+
+def _arrays_of(name: str, targets: Targets) -> dict[str, Any]:
+    """Return what targets are made of, by name: rows, and what their labels stand for."""
+    return {name: targets.Y, f"{name} by label": targets.codes}
 
 
 def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network, penalty: str) -> StepNumbers:
