@@ -51,9 +51,15 @@ class Checkpoints:
     def stop(self) -> None:
         """End the `fit` under way by KeyboardInterrupt at the end of its next step, once a checkpoint is written.
 
-        A handler of signals may call it.
+        A handler of signals may call it. Before a `fit` it ends the next one after a step.
         """
         self.stopping = True
+
+    def end_if_wanted(self) -> None:
+        """Raise KeyboardInterrupt if `stop` was called."""
+        if self.stopping:
+            self.stopping = False
+            raise KeyboardInterrupt
 
     # ---------------------------------------------------------------- before a fit
 
@@ -63,7 +69,6 @@ class Checkpoints:
         None without `resume`, and where there is none yet.
         Raises   ConfigurationError for a folder that cannot be used, or holds another training; CheckpointError
         """
-        self.stopping = False
         self._make_folder()
         for left in self.folder.glob(f".{PREFIX}*{SUFFIX}.*"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)

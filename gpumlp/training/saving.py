@@ -66,8 +66,7 @@ class Saving:
         step, epoch = trainer.step_count, run.epoch
         self._epoch_began = step - run.begun.steps
         self.checkpoints.count_from(step, epoch)
-        if found is not None:
-            self._tell(step)
+        self._tell(step)
 
     def _check(self, found: dict[str, Any]) -> None:
         run, first, epoch = self.run, found["first"], found["epoch"]
@@ -101,9 +100,11 @@ class Saving:
             run.begun = Begun(found["steps"], found["seconds"], found["tally"])
 
     def _tell(self, step: int) -> None:
-        run, found = self.run, self.found
-        assert found is not None
-        log.info("goes on from %s: epoch %d, step %d", self.checkpoints.newest, run.epoch + 1, step)
+        run, found, checkpoints = self.run, self.found, self.checkpoints
+        if found is None:
+            log.info("training begins; its checkpoints come to %s", checkpoints.folder)
+            return
+        log.info("goes on from %s: %d epochs and %d steps are done", checkpoints.newest, run.epoch, step)
         if found["backend"] != run.backend.name:
             log.info("it was written by %s; results agree but for rounding", found["backend"])
 
@@ -136,8 +137,7 @@ class Saving:
             began = perf_counter()
             checkpoints.write(of_all, run.epoch, self._tree(step))
             run.began += perf_counter() - began  # an epoch's time is that of its steps
-        if checkpoints.stopping:
-            raise KeyboardInterrupt
+        checkpoints.end_if_wanted()
 
     def epoch_ended(self, last: bool) -> None:
         """Write between two epochs if that is due, and after the last one; end the run if that is wanted."""
@@ -145,8 +145,8 @@ class Saving:
         self._epoch_began = run.trainer.step_count
         if last or checkpoints.stopping or checkpoints.are_due(self._epoch_began, run.epoch):
             checkpoints.write(self._epoch_began, run.epoch, self._tree(0))
-        if checkpoints.stopping and not last:
-            raise KeyboardInterrupt
+        if not last:
+            checkpoints.end_if_wanted()
 
     def _tree(self, steps: int) -> dict[str, Any]:
         """Return all that a checkpoint holds, `steps` steps into the present epoch."""
