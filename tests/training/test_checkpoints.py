@@ -417,6 +417,18 @@ def test_every_flipped_byte_is_found(tmp_path):
             read_checkpoint(path)
 
 
+def test_what_is_the_same_is_written_once(tmp_path):
+    from gpumlp.training.checkpoint_file import read_checkpoint, write_checkpoint
+
+    x, other = np.full((2, 500), np.nan), np.full((2, 500), np.nan)
+    other[1, 499] = 0
+    write_checkpoint(tmp_path / "c", {"x": x, "again": [x.copy()], "other": other})
+    assert (tmp_path / "c").stat().st_size < 3 * x.nbytes
+    found = read_checkpoint(tmp_path / "c")
+    for one, two in ((found["x"], x), (found["again"][0], x), (found["other"], other)):
+        assert one.tobytes() == two.tobytes()
+
+
 def test_a_checkpoint_that_is_gone_leaves_the_one_before(tmp_path):
     whole = trained("numpy")
     broken_off("numpy", tmp_path, STEPS + 3)
