@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import small
 from comparing import theta
 from small import labelled, network
 
@@ -50,12 +51,11 @@ OPTIONS = {
     "clip and penalties": {"clip_norm": 0.5, "l2": 0.01, "l1": 0.001, "optimizer": "momentum"},
     "a warm-up and a cosine": {"schedule": gpumlp.schedules.cosine(warmup=1.5)},
     "steps of a schedule": {"schedule": "inverse_scaling", "optimizer": "sgd"},
-    "a plateau": {"schedule": gpumlp.schedules.ReduceOnPlateau(patience=0, threshold=0.1), "n_models": 2},
+    "a plateau": {"schedule": gpumlp.schedules.ReduceOnPlateau(patience=0, threshold=9), "n_models": 2},
     "normalised by layer": {"normalisation": "layer"},
     "normalised by batch": {"normalisation": "batch", "n_models": 2},
     "several steps at once": {"steps_per_launch": 4},
     "float32": {"dtype": "float32", "n_models": 2, "dropout": 0.2},
-    "models that diverge": {"n_models": 3, "learning_rate": [0.01, 1e200, 0.02], "optimizer": "sgd"},
     "weighted rows": {"fit": {"sample_weight": np.linspace(0.1, 2, 23)}},
     "an order of one's own": {
         "fit": {"order": np.array([np.random.default_rng(e).permutation(23) for e in range(EPOCHS)])}
@@ -115,6 +115,40 @@ def test_it_may_be_broken_off_after_any_step(steps, tmp_path):
     broken_off("numpy", tmp_path, steps, [KeepBest()], **options)
     again = trained("numpy", [KeepBest()], Checkpoints(tmp_path), resume=True, **options)
     expect_same_training(whole, again)
+
+
+def test_a_plateau_goes_on_with_the_rates_that_it_has_reached(backend, tmp_path):
+    options = {"schedule": gpumlp.schedules.ReduceOnPlateau(patience=0, threshold=9), "n_models": 2}
+    whole = trained(backend, **options)
+    broken_off(backend, tmp_path, 2 * STEPS + 3, **options)
+    again = trained(backend, checkpoints=Checkpoints(tmp_path), resume=True, **options)
+    assert again[1]["learning_rate"][:, 0].round(12).tolist() == [0.02, 0.02, 0.002, 0.0002]
+    expect_same_training(whole, again)
+
+
+def test_early_stopping_goes_on_with_the_epochs_that_it_has_waited(backend, tmp_path):
+    def watcher():
+        return EarlyStopping("learning_rate", patience=3, mode="max")
+
+    whole = trained(backend, [watcher()], epochs=8)
+    assert len(whole[1]) == 4
+    broken_off(backend, tmp_path, 2 * STEPS + 3, [watcher()], epochs=8)
+    again = trained(backend, [watcher()], Checkpoints(tmp_path), resume=True, epochs=8)
+    expect_same_training(whole, again)
+
+
+def test_models_that_diverge_come_back_from_their_last_finite_epoch(backend, tmp_path):
+    def fit(monitors=(), checkpoints=None, resume=False):
+        net = network(activation="identity", n_models=3, backend=backend)
+        trainer = gpumlp.Trainer(net, "sgd", learning_rate=[0.01, 5, 2], batch_size=4)
+        return trainer, trainer.fit(*small.data(), 4, monitors=monitors, checkpoints=checkpoints, resume=resume)
+
+    whole = fit()
+    assert whole[0].diverged == {1: "diverged in epoch 1, step 6", 2: "diverged in epoch 2, step 7"}
+    for steps in (STEPS + 1, STEPS + 3, 2 * STEPS + 2):
+        with pytest.raises(Broken):
+            fit([BreakOff(steps)], Checkpoints(tmp_path / str(steps), "1steps"))
+        expect_same_training(whole, fit((), Checkpoints(tmp_path / str(steps)), resume=True))
 
 
 def test_it_may_be_broken_off_again_and_again(backend, tmp_path):
@@ -402,6 +436,17 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(damage, tmp_pa
         assert warnings[0].startswith(f"checkpoint {newest.name} is damaged, the one before it is taken")
         assert "\n" not in warnings[0]
         assert checkpoints.newest.name == f"step-{EPOCHS * STEPS:012d}.safetensors"
+
+
+def test_a_damaged_checkpoint_does_not_count_as_one_to_keep(tmp_path):
+    broken_off("numpy", tmp_path, STEPS + 3)
+    damaged = sorted(tmp_path.iterdir())[-2:]
+    for path in damaged:
+        path.write_bytes(b"")
+    with pytest.raises(Broken):
+        trained("numpy", [BreakOff(1)], Checkpoints(tmp_path, "1steps", keep=1), resume=True)
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == [damaged[0].name, *(f"{path.name}.damaged" for path in damaged)]
 
 
 def test_every_flipped_byte_is_found(tmp_path):
