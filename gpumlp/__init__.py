@@ -16,6 +16,7 @@ from gpumlp.saved_model import SavedModel, load
 from gpumlp.training import schedules
 from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice, Measurement
+from gpumlp.training.folds import Folds
 from gpumlp.training.history import History
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
 from gpumlp.training.progress import ProgressBar
@@ -34,6 +35,7 @@ __all__ = [
     "Cost",
     "CsvLog",
     "EarlyStopping",
+    "Folds",
     "History",
     "JsonLinesLog",
     "KeepBest",

@@ -18,7 +18,7 @@ from gpumlp.backends.numba_batches import batch_stages
 from gpumlp.backends.numba_blas import gemm_address, product_call
 from gpumlp.backends.numba_layout import PIECE_UNITS, After, chunks_of_rows, flat, model_flat, row_ranges, weight
 from gpumlp.backends.numba_normalisation import normalisation, normalised_delta_stages
-from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Program, Room, Stage, bind
+from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Program, Room, Runs, Stage, bind
 from gpumlp.backends.numba_source import Loop, loop, rule_loop
 from gpumlp.backends.numpy_backend import Launch, NumpyBackend, product, transposed
 from gpumlp.backends.protocol import (
@@ -26,9 +26,11 @@ from gpumlp.backends.protocol import (
     Batch,
     BatchSource,
     Dropout,
+    LayerActivation,
     Normalisation,
     StepNumbers,
     Tally,
+    of_all,
 )
 from gpumlp.formulas.activations import SOFTMAX, Activation, reads_z
 from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
@@ -68,13 +70,30 @@ class NumbaBackend(NumpyBackend):
 
     # ---------------------------------------------------------------- forward
 
+    def side_by_side(self, works: Sequence[Callable[[], None]]) -> None:
+        """Do the work of all parts stage by stage, so that each thread can carry its models through all stages."""
+        outer, items = self._items, []
+        for work in works:
+            self._items = []
+            try:
+                work()
+                items.append(self._items)
+            finally:
+                self._items = outer
+        for alike in zip(*items, strict=True):
+            if len(alike) > 1 and all(isinstance(item, Atoms | Pieces) for item in alike):
+                self._do(Runs(alike))
+            else:
+                for item in alike:
+                    self._do(item) if isinstance(item, Atoms | Pieces) else self._launch(item)
+
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
         self._product(a_in, transposed(W), z, by_rows=z.shape[2] < self._enough())
 
     def forward_layer(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         a_in: Array,
         W: Array,
         b: Array,
@@ -83,6 +102,7 @@ class NumbaBackend(NumpyBackend):
         dropout: Dropout | None = None,
     ) -> None:
         """Set z = a_in W^T + b and a_out = f(z); z may be a_out itself."""
+        activation = of_all(activation)
         if activation.row_wise:
             super().forward_layer(activation, a_in, W, b, z, a_out, dropout)
             return
@@ -228,7 +248,7 @@ class NumbaBackend(NumpyBackend):
 
     def hidden_delta(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         delta_next: Array,
         W_next: Array,
         z: Array,
@@ -238,6 +258,7 @@ class NumbaBackend(NumpyBackend):
         dropout: Dropout | None = None,
     ) -> None:
         """Set delta = (delta_next W_next) * f'(z) (BP2) and db = its sum (BP3)."""
+        activation = of_all(activation)
         recording = hidden_delta_recording(activation, dropout is not None)
         _, batch, n = delta.shape
         zs, values = (z if reads_z(activation) else a).reshape(-1), a.reshape(-1)
@@ -273,7 +294,9 @@ class NumbaBackend(NumpyBackend):
 
     # ---------------------------------------------------------------- update
 
-    def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
+    def gradient_norm(
+        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[int] | None = None
+    ) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient)."""
         n_models, n = grad.shape
         n_pieces = -(-n // NORM_PIECE)
@@ -397,7 +420,7 @@ class NumbaBackend(NumpyBackend):
         finally:
             self._items = None
         parts: list[Launch] = []
-        for is_stage, group in groupby(items, lambda item: isinstance(item, Atoms | Pieces)):
+        for is_stage, group in groupby(items, lambda item: isinstance(item, Atoms | Pieces | Runs)):
             members = list(group)
             parts += [Program(members, threads.count())] if is_stage else members
         return parts

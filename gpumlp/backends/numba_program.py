@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 from typing import Any, Protocol
 
@@ -102,6 +103,10 @@ class Stage(Protocol):
         """Return one thread's share of all the work."""
         ...
 
+    def of_each(self) -> Any:
+        """Return how long each model takes, (n_models,) nanoseconds."""
+        ...
+
 
 @dataclass
 class Atoms:
@@ -125,6 +130,10 @@ class Atoms:
         total = self.n_models * self.n
         first, last = total * thread // n_threads, total * (thread + 1) // n_threads
         return [self.build(first, last, room)] if first < last else []
+
+    def of_each(self) -> Any:
+        """Return how long each model takes, (n_models,) nanoseconds."""
+        return np.full(self.n_models, self.nanoseconds / self.n_models)
 
 
 @dataclass
@@ -151,6 +160,37 @@ class Pieces:
         if self.n == 1:
             return self.build(first, last, 0, room) if first < last else []
         return [call for piece in range(first, last) for call in self.build(0, self.n_models, piece, room)]
+
+    def of_each(self) -> Any:
+        """Return how long each model takes, (n_models,) nanoseconds."""
+        return np.full(self.n_models, self.nanoseconds / self.n_models)
+
+
+class Runs:
+    """The same stage of several parts of a stack, whose models stand one part behind the other."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._stages = stages
+        self._ends = np.cumsum([stage.n_models for stage in stages]).tolist()
+        self.n_models = int(self._ends[-1])
+        self.nanoseconds = float(sum(stage.nanoseconds for stage in stages))
+
+    def of_models(self, first: int, last: int, room: Room) -> list[Call]:
+        """Return the work of some models."""
+        calls: list[Call] = []
+        for stage, end in zip(self._stages, self._ends, strict=True):
+            begin = end - stage.n_models
+            if max(first, begin) < min(last, end):
+                calls += stage.of_models(max(first, begin) - begin, min(last, end) - begin, room)
+        return calls
+
+    def of_thread(self, thread: int, n_threads: int, room: Room) -> list[Call]:
+        """Return one thread's share of the work of each part."""
+        return [call for stage in self._stages for call in stage.of_thread(thread, n_threads, room)]
+
+    def of_each(self) -> Any:
+        """Return how long each model takes, (n_models,) nanoseconds."""
+        return np.concatenate([stage.of_each() for stage in self._stages])
 
 
 class Program:
@@ -201,20 +241,35 @@ class Program:
 
     def _by_model(self, stages: Sequence[Stage]) -> list[list[Call]]:
         """Let each thread carry its models through all stages, a few small ones at a time."""
-        n_models, n = stages[0].n_models, self.n_threads
-        at_once = max(1, int(n_models * AT_ONCE / sum(stage.nanoseconds for stage in stages)))
-        parts: list[list[Call]] = [[] for _ in range(n)]
-        for thread, part in enumerate(parts):
-            end = n_models * (thread + 1) // n
-            for first in range(n_models * thread // n, end, at_once):
+        parts: list[list[Call]] = [[] for _ in range(self.n_threads)]
+        times = np.sum([stage.of_each() for stage in stages], axis=0)
+        for thread, (part, (begin, end)) in enumerate(zip(parts, pairwise(evenly(times, self.n_threads)), strict=True)):
+            for first, last in pairwise(few_at_a_time(times, begin, end)):
                 for stage in stages:
-                    part += stage.of_models(first, min(first + at_once, end), self._rooms[thread])
+                    part += stage.of_models(first, last, self._rooms[thread])
         return parts
 
     def _by_stage(self, stage: Stage) -> list[list[Call]]:
         n = max(1, min(self.n_threads, int(stage.nanoseconds / WORTH_A_PART)))
         parts = [stage.of_thread(thread, n, self._rooms[thread]) for thread in range(n)]
         return [*parts, *([] for _ in range(self.n_threads - n))]
+
+
+def evenly(times: Any, n: int) -> list[int]:
+    """Return where models that take these times are cut into n parts that take about as long, both ends with it."""
+    done = np.concatenate([[0.0], np.cumsum(times)])
+    return [int(np.abs(done - done[-1] * i / n).argmin()) for i in range(n + 1)]
+
+
+def few_at_a_time(times: Any, begin: int, end: int) -> list[int]:
+    """Return where models are cut so that the data of those between two cuts stay in a thread's cache."""
+    cuts, since = [begin], 0.0
+    for m in range(begin, end):
+        if since and since + times[m] > AT_ONCE:
+            cuts.append(m)
+            since = 0.0
+        since += times[m]
+    return [*cuts, end] if end > begin else []
 
 
 def grouped(stages: Sequence[Stage], deals: Callable[[int], bool]) -> list[list[Stage]]:

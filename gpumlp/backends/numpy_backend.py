@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from math import inf, sqrt
 from typing import Any
 
 import numpy as np
 
-from gpumlp.backends import threads
+from gpumlp.backends import memory, threads
 from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch
-from gpumlp.backends.numpy_elementwise import Elementwise, blocks
+from gpumlp.backends.numpy_elementwise import Elementwise
 from gpumlp.backends.numpy_normalisation import (
     gamma_gradient_program,
     mean_launch,
@@ -36,9 +37,11 @@ from gpumlp.backends.protocol import (
     Batch,
     BatchSource,
     Dropout,
+    LayerActivation,
     Normalisation,
     StepNumbers,
     Tally,
+    of_all,
 )
 from gpumlp.errors import out_of_memory
 from gpumlp.formulas.activations import Activation
@@ -62,6 +65,7 @@ class NumpyBackend:
     name = "numpy"
     device = "cpu"
     keeps_masks = True
+    pads_models = False
 
     def __init__(self, dtype: Any = np.float32) -> None:
         self.dtype = np.dtype(dtype)
@@ -78,6 +82,10 @@ class NumpyBackend:
             return np.empty(tuple(shape), dtype)
         except MemoryError as error:
             raise out_of_memory(what, tuple(shape), dtype, "this machine has no room for it") from error
+
+    def free_bytes(self) -> int | None:
+        """Return how much memory is free for new arrays."""
+        return memory.free_bytes()
 
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         """Return `x` in rows order, the same memory where it is already so."""
@@ -114,13 +122,18 @@ class NumpyBackend:
 
     # ---------------------------------------------------------------- forward
 
+    def side_by_side(self, works: Sequence[Callable[[], None]]) -> None:
+        """Do one after another."""
+        for work in works:
+            work()
+
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
         self._by_units(z, W.shape[2], lambda u, thread: [product(a_in, transposed(W[:, u]), z[..., u], thread)])
 
     def forward_layer(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         a_in: Array,
         W: Array,
         b: Array,
@@ -129,6 +142,7 @@ class NumpyBackend:
         dropout: Dropout | None = None,
     ) -> None:
         """Set z = a_in W^T + b and a_out = f(z); z may be a_out itself."""
+        activation = of_all(activation)
         program = bias_program() if activation.row_wise else activation_program(activation, keeps_z=z is not a_out)
 
         def work(units: slice, thread: int | None) -> list[Launch]:
@@ -206,7 +220,7 @@ class NumpyBackend:
 
     def hidden_delta(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         delta_next: Array,
         W_next: Array,
         z: Array,
@@ -216,7 +230,7 @@ class NumpyBackend:
         dropout: Dropout | None = None,
     ) -> None:
         """Set delta = (delta_next W_next) * f'(z) (BP2) and db = its sum (BP3)."""
-        program = hidden_delta_program(activation, dropout is not None)
+        program = hidden_delta_program(of_all(activation), dropout is not None)
         keep = 1.0 if dropout is None else 1 - dropout.rate
         numbers = [self._number(1 / keep), self._number(keep)]
 
@@ -266,14 +280,21 @@ class NumpyBackend:
 
     # ---------------------------------------------------------------- update
 
-    def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
+    def gradient_norm(
+        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[int] | None = None
+    ) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient)."""
         clip = numbers.table[numbers.names.index("clip")]
-        cut = list(blocks((1, 1, grad.shape[1]), self._elementwise.block_size))
+        size = self._elementwise.block_size
+        cut = [
+            slice(start, min(start + size, end))
+            for begin, end in pairwise(tensors or (0, grad.shape[1]))
+            for start in range(begin, end, size)
+        ]
 
         def launch() -> None:
-            for m, bound in enumerate(clip_norm):
-                parts = [grad[m, block[2]] for block in cut]
+            for m, bound in enumerate(clip_norm.tolist()):
+                parts = [grad[m, block] for block in cut]
                 square = sum(float(np.dot(part, part)) for part in parts)
                 if square == inf:  # the squares overflow, which the norm need not
                     square = sum(float(np.square(part, dtype=np.float64).sum()) for part in parts)

@@ -32,15 +32,20 @@ COST, WEIGHT, HITS, FIRST_BAD = 0, 1, 2, 3
 class BatchSource:
     """The rows of a data set and the order in which they come.
 
+    An epoch goes through places, in an order computed from keys or one after another; a row stands at each place. Where
+    models have folds of their own, each goes through the places of its fold, as it would if these were all there are.
+
     X              (n_rows, in_features), any real dtype
     Y              (n_rows, n_out) targets, or (n_rows,) labels if `codes` is given
-    codes          (n_classes, n_out) targets of each label, or None
+    codes          (n_classes, n_out) targets of each label, or (n_models, n_classes, n_out) with each model's own; None
     sample_weight  (1 or n_models, n_rows), or None for 1 everywhere
     batch          rows of a batch; the last one of an epoch may be short
     mean           whether a batch's weights are divided by their sum
     keys           (1 or n_models, 2) words: each epoch has the order computed from them; None: no such order
-    rows           (1, n_rows) int64: the row at each position of this epoch, where the order is explicit; None: the
-                   rows come as they stand, unless there are keys
+    rows           (n_folds, n_places) int64: the row at each place of a fold; None: there is a place for each row
+    fold           (n_models,) int64: which line of `rows` each model has; there are keys for each, or none. None: all
+                   models have one line
+    counts         (n_models,) int64: how many places of its line each model has; None: all
     """
 
     X: Array
@@ -51,6 +56,8 @@ class BatchSource:
     mean: bool
     keys: Any = None
     rows: Array | None = None
+    fold: Array | None = None
+    counts: Array | None = None
 
     @property
     def n_rows(self) -> int:
@@ -58,20 +65,36 @@ class BatchSource:
         return int(self.X.shape[0])
 
     @property
+    def n_places(self) -> int:
+        """Number of places of an epoch, of the largest fold."""
+        return self.n_rows if self.rows is None else int(self.rows.shape[1])
+
+    @property
     def n_steps(self) -> int:
         """Number of batches of an epoch."""
-        return -(-self.n_rows // self.batch)
+        return -(-self.n_places // self.batch)
+
+    @property
+    def n_orders(self) -> int:
+        """In how many orders rows come: 1, or one for each model."""
+        return len(self.fold) if self.fold is not None else 1 if self.keys is None else len(self.keys)
+
+    @property
+    def n_codes(self) -> int:
+        """How many targets a label has: 1, or one for each model."""
+        return 1 if self.codes is None or self.codes.ndim == 2 else len(self.codes)
 
 
 @dataclass
 class Batch:
     """The buffers of one batch, overwritten by `gather_batch`.
 
-    a0           (1 or n_models, batch, in_features)
-    y            (1 or n_models, batch, n_out)
+    a0           (1 or n_models, batch, in_features), as many as there are orders
+    y            (1 or n_models, batch, n_out), as many as there are orders or codes of a label
     row_weight   (1 or n_models, batch): each example's share in the gradient, 0 for a row that only fills a short batch
     scale        (1 or n_models,) float64: what turns sums with row_weight into sums with the sample weights
-    valid        for how many rows a backend on the host has made row_weight, while all rows have the same
+    valid        for how many rows a backend on the host has made row_weight, while all rows have the same; those of
+                 all models together, where each has its own
     """
 
     a0: Array
@@ -105,8 +128,8 @@ class StepNumbers:
     hyper     name -> (n_groups, n_models) float64 on the host; group 0 are weights, group 1, if there, biases
     names     the names of the rows of `table`
     table     (n_names, n_groups, n_models): this step's finished numbers, overwritten by `gather_batch`
-    factors   (n_steps,) float64 on the host: what the schedule multiplies the learning rate with in each step of this
-              epoch
+    factors   (n_steps, 1 or n_models) float64 on the host: what the schedule multiplies the learning rate with in each
+              step of this epoch
     skip      (n_models,) bool on the host: models that are no longer updated
     by_batch  whether l2 and l1 belong to a batch as a whole, so that its mean has them divided by its rows' weights
     copies    what a backend keeps of hyper, factors and skip, as of the last `bring_numbers`
@@ -128,6 +151,30 @@ class StepNumbers:
         return given_names(self.rule)
 
 
+@dataclass(frozen=True)
+class PerModel:
+    """The activations of a layer in which the models of a padded stack differ, and how many units each has there.
+
+    definitions   the different activations
+    kinds         (n_models,) int32: which of them each model has
+    widths        (n_models,) int32: units of each model; those beyond are zero on the way forward, and backward
+    """
+
+    definitions: tuple[Activation, ...]
+    kinds: Array
+    widths: Array
+
+
+LayerActivation = Activation | PerModel
+
+
+def of_all(activation: LayerActivation) -> Activation:
+    """Return the activation that all models have; a backend that does not pad is given no other."""
+    if isinstance(activation, PerModel):
+        raise TypeError("models of several kinds came to a backend that computes each kind by itself")
+    return activation
+
+
 @dataclass
 class Dropout:
     """Dropout behind one hidden layer, while training.
@@ -137,6 +184,7 @@ class Dropout:
     keys    (n_models, 2) words
     clock   names the step, of which the mask is a function
     mask    (n_models, batch, features) bool, where a backend keeps the mask for the way back; None: it is drawn again
+    rates   in a padded stack whose models differ: the rate of each, which may be 0; `rate` is then the highest
     """
 
     layer: int
@@ -144,6 +192,7 @@ class Dropout:
     keys: Any
     clock: Array
     mask: Array | None = None
+    rates: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -178,6 +227,7 @@ class Backend(Protocol):
     dtype: np.dtype[Any]
     precision: str
     keeps_masks: bool
+    pads_models: bool  # whether models of different sizes are computed together, padded; else in runs of those alike
 
     def empty(self, shape: Sequence[int], dtype: Any = None, what: str = "an array") -> Array:
         """Return a new array of any content; dtype None is the backend's own.
@@ -185,6 +235,10 @@ class Backend(Protocol):
         what     its use, for the message if there is no room
         Raises   OutOfMemory
         """
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return how much memory is free for new arrays; None where that is not known."""
         ...
 
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
@@ -224,13 +278,20 @@ class Backend(Protocol):
         """
         ...
 
+    def side_by_side(self, works: Sequence[Callable[[], None]]) -> None:
+        """Do the work of several parts of a stack, in which each calls the same methods in the same order.
+
+        None of them needs what another one does. The models of a part are those behind the ones of the part before.
+        """
+        ...
+
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
         ...
 
     def forward_layer(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         a_in: Array,
         W: Array,
         b: Array,
@@ -287,7 +348,7 @@ class Backend(Protocol):
 
     def hidden_delta(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         delta_next: Array,
         W_next: Array,
         z: Array,
@@ -317,11 +378,15 @@ class Backend(Protocol):
         """
         ...
 
-    def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
+    def gradient_norm(
+        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[int] | None = None
+    ) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient).
 
         grad        (n_models, n), a part of a row for each model
         clip_norm   (n_models,) float64
+        tensors     where each tensor begins in it: on a processor, sums that begin there have the same bits whatever
+                    room a stack has for a tensor
         """
         ...
 

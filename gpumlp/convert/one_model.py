@@ -32,27 +32,10 @@ def as_model(model: SavedModel | Network) -> SavedModel:
 def one_of(model: SavedModel | Network, number: int) -> SavedModel:
     """Return one model of a stack by its place in it, from 0, as a model of its own."""
     saved = as_model(model)
-    net, *hidden = saved.network, *saved.network.architecture.activations[:-1]
+    net = saved.network
     if not 0 <= number < net.n_models:
         raise ConfigurationError(f"model {number} does not exist; the stack has 0 to {net.n_models - 1}")
-    alone = Network(
-        net.sizes,
-        activation=hidden,
-        output=net.architecture.activations[-1],
-        cost=net.architecture.cost,
-        initialiser=net.initialiser,
-        dropout=net.dropout,
-        normalisation=net.architecture.normalisation,
-        dtype=net.dtype,
-        backend=net.backend.name,
-        seed=[net.seeds[number]],
-        model_ids=[net.model_ids[number]],
-    )
-    for l, (W, b) in enumerate(zip(net.weights, net.biases, strict=True)):
-        alone.set_weights(l, W[number], b[number])
-    for l, of_layer in enumerate(net.normalising):
-        alone.set_normalisation(l, **{name: x[number] for name, x in of_layer.items()})
-    return replace(saved, network=alone)
+    return replace(saved, network=net.alone(number))
 
 
 def folded_layers(model: SavedModel, purpose: str, normalises: bool = False) -> Layers:

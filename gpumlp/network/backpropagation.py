@@ -23,18 +23,16 @@ Source: Ba, Kiros and Hinton 2016, Layer Normalization; Ioffe and Szegedy 2015, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from gpumlp.backends.protocol import Array, Backend, Dropout, Tally
 from gpumlp.formulas.output_delta import output_delta
-from gpumlp.network.architecture import Architecture
 from gpumlp.network.parameters import Parameters
-from gpumlp.network.workspace import Workspace
+from gpumlp.network.workspace import Part, Workspace, dropout_of
 
 
 def backpropagation(
     backend: Backend,
-    net: Architecture,
-    p: Parameters,
     ws: Workspace,
     grad: Parameters,
     tally: Tally,
@@ -42,13 +40,23 @@ def backpropagation(
     dropout: Sequence[Dropout | None] | None = None,
 ) -> None:
     """Set delta of every layer and the gradient of every parameter; `feedforward_to_output` has set z, u and a."""
-    f, z, u, a, delta = net.activations, ws.z, ws.u, ws.a, ws.delta
-    bp1 = output_delta(net.cost, f[-1])
-    backend.output_delta(bp1, f[-1], z[-1], p.b[-1], a[-1], ws.batch, clock, delta[-1], grad.b[-1], tally)  # BP1, BP3
-    for l in reversed(range(net.n_layers)):
+    net, z, a, delta, b = ws.architecture, ws.z, ws.a, ws.delta, ws.p.b
+    bp1, f = output_delta(net.cost, net.activations[-1]), net.activations[-1]
+    backend.output_delta(bp1, f, z[-1], b[-1], a[-1], ws.batch, clock, delta[-1], grad.b[-1], tally)  # BP1, BP3
+
+    def hidden(part: Part) -> None:
+        hidden_deltas(backend, part, grad.of(part.models, part.sizes), dropout_of(part, dropout))
+
+    backend.side_by_side([partial(hidden, part) for part in ws.parts])
+
+
+def hidden_deltas(backend: Backend, part: Part, grad: Parameters, dropout: Sequence[Dropout | None]) -> None:
+    """Set delta of every hidden layer and all gradients but those of the output biases, from delta[L-1] on."""
+    f, p, z, u, a, delta = part.activations, part.p, part.z, part.u, part.a, part.delta
+    for l in reversed(range(part.n_layers)):
         backend.weight_gradient(delta[l], a[l], grad.W[l])  # BP4
         if l > 0:
-            drop, norm = None if dropout is None else dropout[l - 1], ws.norms[l - 1]
+            drop, norm = dropout[l - 1], part.norms[l - 1]
             db = grad.b[l - 1] if norm is None else grad.beta[l - 1]
             backend.hidden_delta(f[l - 1], delta[l], p.W[l], u[l - 1], a[l], delta[l - 1], db, drop)  # BP2, BP3
             if norm is not None:

@@ -21,6 +21,7 @@ from gpumlp.network.evaluation import ROWS_AT_A_TIME, Evaluation
 from gpumlp.network.feedforward import feedforward, feedforward_to_output
 from gpumlp.network.initialisers import Initialiser, draw_layer, get_initialiser
 from gpumlp.network.kinds import bring, in_kind_of
+from gpumlp.network.members import Member, find_runs, stacked_architecture
 from gpumlp.network.parameters import ParameterLayout, Parameters
 from gpumlp.network.targets import Targets, check_inputs, check_targets
 from gpumlp.network.workspace import Workspace
@@ -83,6 +84,7 @@ class Network:
                  0 count alike. What predicts and evaluates takes running means and variances instead, which follow
                  those of the batches by a tenth each step, the variances as estimates from a sample
 
+    members      what each model of the stack is
     alternatives the backends among which a trainer with batch_size="tune" may choose: those that "auto" and the device
                  leave open, or the one that was asked for
 
@@ -106,40 +108,133 @@ class Network:
         model_ids: Sequence[int] | None = None,
         normalisation: str | Sequence[str | None] | None = None,
     ) -> None:
-        self.architecture = build_architecture(sizes, activation, output, cost, normalisation)
+        architecture = build_architecture(sizes, activation, output, cost, normalisation)
         if not isinstance(n_models, int | np.integer) or n_models < 1:
             raise ConfigurationError(f"n_models={n_models!r}: expected a whole number of at least 1")
-        self.model_ids = _whole_numbers(range(n_models) if model_ids is None else model_ids, "model_ids")
-        self.n_models = n_models if model_ids is None else len(self.model_ids)
-        if self.n_models < 1 or (model_ids is not None and n_models not in (1, self.n_models)):
-            raise ConfigurationError(
-                f"n_models={n_models} with {len(self.model_ids)} model_ids; give equally many, at least 1"
-            )
-        several = [seed] * self.n_models if isinstance(seed, int | np.integer) else seed
-        self.seeds = _whole_numbers(several, "seed")
-        if len(self.seeds) != self.n_models:
-            raise ConfigurationError(
-                f"{len(self.seeds)} seeds for {self.n_models} models; give one int, or one for each model"
-            )
-        self.dropout = _rates(dropout, self.architecture.n_layers - 1)
-        name = None if backend == "auto" else backend
-        self.backend: Backend = get_backend(name, device, dtype, precision)
-        self.alternatives = _alternatives(self.backend, name, device)
-        layout = ParameterLayout(self.architecture.sizes, self.architecture.normalisation)
-        self.parameters = Parameters(self.backend, layout, self.n_models)
-        self.initialiser = get_initialiser(initialiser)
+        ids = _whole_numbers(range(n_models) if model_ids is None else model_ids, "model_ids")
+        if not ids or (model_ids is not None and n_models not in (1, len(ids))):
+            raise ConfigurationError(f"n_models={n_models} with {len(ids)} model_ids; give equally many, at least 1")
+        several = [seed] * len(ids) if isinstance(seed, int | np.integer) else seed
+        seeds = _whole_numbers(several, "seed")
+        if len(seeds) != len(ids):
+            raise ConfigurationError(f"{len(seeds)} seeds for {len(ids)} models; give one int, or one for each model")
+        rates = _rates(dropout, architecture.n_layers - 1)
+        members = tuple(Member(architecture, rates, s, m, initialiser) for s, m in zip(seeds, ids, strict=True))
+        self._begin(members, get_backend(None if backend == "auto" else backend, device, dtype, precision))
+        self.alternatives = _alternatives(self.backend, None if backend == "auto" else backend, device)
         self.reset()
+
+    def _begin(self, members: tuple[Member, ...], backend: Backend, room: tuple[int, ...] = ()) -> None:
+        """Be a stack of these members, all of whose parameters are zero."""
+        self.members, self.backend = members, backend
+        self.architecture, runs = stacked_architecture(members), find_runs(members)
+        if room:
+            self.architecture = replace(self.architecture, sizes=room)
+        self.runs = runs if len(runs) > 1 or runs[0].architecture.sizes != self.sizes else ()
+        self.n_models, self.dropout = len(members), members[0].dropout
+        self.seeds, self.model_ids = tuple(m.seed for m in members), tuple(m.model_id for m in members)
+        layout = ParameterLayout(self.architecture.sizes, self.architecture.normalisation)
+        self.parameters = Parameters(backend, layout, self.n_models)
+
+    @classmethod
+    def mixed(
+        cls,
+        members: Sequence[Member],
+        dtype: Any = "float32",
+        backend: str | None = "auto",
+        device: str | None = None,
+        precision: str | None = None,
+    ) -> Network:
+        """Return a stack of models that may differ in hidden sizes, activations, dropout, seeds and initialisers.
+
+        Each of them computes what a network of its own would. Number of layers, input and output sizes, output
+        activation, cost but for its label smoothing, and normalisation are the same for all; so is everything where a
+        layer is normalised. What is fastest has members that are alike side by side.
+
+        members  in the order of the stack; the other arguments as of Network
+        Raises   ConfigurationError, BackendUnavailable
+        """
+        name = None if backend == "auto" else backend
+        net = cls._of(tuple(members), get_backend(name, device, dtype, precision))
+        net.alternatives = _alternatives(net.backend, name, device)
+        net.reset()
+        return net
+
+    @classmethod
+    def _of(cls, members: tuple[Member, ...], backend: Backend, room: tuple[int, ...] = ()) -> Network:
+        net = cls.__new__(cls)
+        net._begin(members, backend, room)
+        net.alternatives = (backend.name,)
+        return net
+
+    @property
+    def initialiser(self) -> Initialiser:
+        """What draws the initial weights, in a mixed stack those of its first model; setting it sets it for all."""
+        return get_initialiser(self.members[0].initialiser)
+
+    @initialiser.setter
+    def initialiser(self, given: str | Initialiser) -> None:
+        self.members = tuple(replace(m, initialiser=get_initialiser(given)) for m in self.members)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether models of the stack differ in sizes, activations or dropout."""
+        return bool(self.runs)
+
+    def take(self, models: Sequence[int], room: tuple[int, ...] = ()) -> Network:
+        """Return a stack of some models, by their places from 0, on the same backend, with copies of their weights.
+
+        room     sizes for which each model has room; () for those of the largest of them
+        Raises   ConfigurationError for a place that there is not
+        """
+        places = _whole_numbers(models, "models")
+        for place in places:
+            if place >= self.n_models:
+                raise ConfigurationError(f"model {place} does not exist; the stack has 0 to {self.n_models - 1}")
+        net = Network._of(tuple(self.members[m] for m in places), self.backend, room)
+        net.alternatives = self.alternatives
+        for out, m in enumerate(places):
+            net.put(out, self, m)
+        return net
+
+    def put(self, model: int, other: Network, its_model: int = 0) -> None:
+        """Overwrite what a model of this stack knows with what a model of another one does, which has its sizes.
+
+        Raises   ConfigurationError where it has others
+        """
+        mine, its = self.members[model].architecture, other.members[its_model].architecture
+        if (mine.sizes, mine.normalisation) != (its.sizes, its.normalisation):
+            raise ConfigurationError(f"model {model} is a {mine}, what it is to know a {its}; sizes must be equal")
+        if other.backend is self.backend and other.sizes == self.sizes:
+            self.backend.copy(other.parameters.theta[its_model], self.parameters.theta[model])
+            return
+        for x, out in zip(other._tensors(its_model), self._tensors(model), strict=True):
+            self._put(other.backend.to_host(x), out)
+
+    def alone(self, model: int) -> Network:
+        """Return one model of the stack, by its place from 0, as a network of its own, with a copy of its weights."""
+        return self.take([model])
+
+    def _tensors(self, model: int) -> list[Array]:
+        """Return views of all that a model knows, in its own sizes: W by layer, b by layer, and what normalises."""
+        return self._tensors_in(self.parameters.theta, model)
+
+    def _tensors_in(self, theta: Array, model: int) -> list[Array]:
+        sizes = self.members[model].architecture.sizes
+        return self.parameters.layout.of_model(theta[model], sizes, self.backend.pads_models)
 
     # ---------------------------------------------------------------- parameters
 
     def reset(self) -> None:
         """Draw the initial weights and biases again; what normalises begins anew, too."""
-        sources = [generator(seed, model_id) for seed, model_id in zip(self.seeds, self.model_ids, strict=True)]
-        for l, (n_in, n_out) in enumerate(pairwise(self.sizes)):
-            W, b = zip(*(draw_layer(self.initialiser, source, n_out, n_in) for source in sources), strict=True)
-            self._put(np.stack(W, dtype=self.dtype), self.parameters.W[l])  # a device is slow at many small copies
-            self._put(np.stack(b, dtype=self.dtype), self.parameters.b[l])
-        p = self.parameters
+        p, n_layers = self.parameters, self.architecture.n_layers
+        theta = np.zeros(p.theta.shape, self.dtype)  # a device is slow at many small copies
+        for m, member in enumerate(self.members):
+            source, tensors = generator(member.seed, member.model_id), self._tensors_in(theta, m)
+            initialiser = get_initialiser(member.initialiser)
+            for l, (n_in, n_out) in enumerate(pairwise(member.architecture.sizes)):
+                tensors[l][...], tensors[n_layers + l][...] = draw_layer(initialiser, source, n_out, n_in)
+        self._put(theta, p.theta)
         for tensors, value in ((p.gamma, 1), (p.beta, 0), (p.running_mean, 0), (p.running_variance, 1)):
             for tensor in tensors:
                 if tensor is not None:
@@ -160,7 +255,11 @@ class Network:
 
     @property
     def weights(self) -> list[HostArray]:
-        """weights[l]: (n_models, out, in). On a CPU backend a view: writing into it changes the network."""
+        """weights[l]: (n_models, out, in). On a CPU backend a view: writing into it changes the network.
+
+        Of a mixed stack a copy in which models have zeros beyond their own sizes; `take` and `set_weights` of `alone`
+        networks are the way to single models.
+        """
         return [self.backend.to_host(W) for W in self.parameters.W]
 
     @property
@@ -185,6 +284,7 @@ class Network:
         b        (out,) for all models, or (n_models, out)
         Raises   ShapeError
         """
+        self._check_alike("set_weights")
         n_layers = self.architecture.n_layers
         if not 0 <= layer < n_layers:
             raise ConfigurationError(
@@ -216,6 +316,13 @@ class Network:
             raise ConfigurationError(f"running_variance[{layer}] holds values below 0, which no variance has")
         self._set(layer, **there)
 
+    def _check_alike(self, what: str) -> None:
+        if self.is_mixed:
+            raise ConfigurationError(
+                f"{what} works on models that are alike, this is a stack of {len(self.runs)} kinds; take one out of "
+                "it: net.alone(0)"
+            )
+
     def _set(self, layer: int, **there: tuple[Any, list[Array]]) -> None:
         """Overwrite tensors of a layer: name=(value or None, the tensors by layer); all are checked before any."""
         checked = []
@@ -245,8 +352,14 @@ class Network:
         name = None if backend == "auto" else backend
         there = get_backend(name, device, self.dtype, self._precision_at(name, device, precision))
         parameters = Parameters(there, self.parameters.layout, self.n_models)
-        there.copy(there.asarray(self.backend.to_host(self.parameters.theta)), parameters.theta)
+        before = Network._of(self.members, self.backend)
+        before.parameters = self.parameters
         self.backend, self.parameters = there, parameters
+        if self.is_mixed and before.backend.pads_models != there.pads_models:
+            for m in range(self.n_models):
+                self.put(m, before, m)
+        else:
+            there.copy(there.asarray(before.backend.to_host(before.parameters.theta)), parameters.theta)
         if pinned:
             self.alternatives = _alternatives(there, name, device)
 
@@ -281,7 +394,7 @@ class Network:
             for start in range(0, len(X), ROWS_AT_A_TIME):
                 rows = X[start : start + ROWS_AT_A_TIME]
                 if ws is None or ws.batch.a0.shape[1] != len(rows):
-                    ws = Workspace(self.backend, self.architecture, self.parameters, len(rows), in_place=True)
+                    ws = self._workspace(len(rows), in_place=True)
                 self._feed(rows, ws)
                 part = outputs[:, start : start + len(rows)]
                 if on_device:
@@ -296,17 +409,21 @@ class Network:
     def forward(self, X: Any) -> Forward:
         """Return z and a of every layer, on the host, for all rows of X (n_samples, in_features).
 
-        As when predicting: a layer that is normalised over a batch takes its running statistics.
+        As when predicting: a layer that is normalised over a batch takes its running statistics. Not of a mixed stack.
         """
+        self._check_alike("forward")
         with self.backend.session():
             X = self._inputs(X)
-            ws = Workspace(self.backend, self.architecture, self.parameters, len(X))
+            ws = self._workspace(len(X))
             self._feed(X, ws)
         return Forward([self.backend.to_host(z) for z in ws.z], [self.backend.to_host(a) for a in ws.a])
 
     def _feed(self, X: HostArray, ws: Workspace) -> None:
         self._put(X, ws.batch.a0[0])
-        feedforward(self.backend, self.architecture, self.parameters, ws)
+        feedforward(self.backend, ws)
+
+    def _workspace(self, batch: int, **options: Any) -> Workspace:
+        return Workspace(self.backend, self.architecture, self.parameters, batch, runs=self.runs, **options)
 
     def cost_of(self, X: Any, Y: Any, sample_weight: Any = None) -> HostArray:
         """Return each model's mean cost (n_models,) without penalties.
@@ -323,7 +440,8 @@ class Network:
             if sample_weight is not None:
                 sample_weight = bring(sample_weight, "sample_weight", self.backend)
                 weights = check_sample_weight(sample_weight, len(X), self.n_models)
-            return Evaluation(self.backend, self.architecture, self.parameters, X, targets, weights).run()
+            net, p = self.architecture, self.parameters
+            return Evaluation(self.backend, net, p, X, targets, weights, runs=self.runs).run()
 
     def backpropagate(self, X: Any, Y: Any, per_sample: bool = False) -> Gradients:
         """Return every layer's delta, and the gradients of all that is learned; nothing is changed.
@@ -333,8 +451,10 @@ class Network:
         X            (n_samples, in_features)
         Y            (n_samples, out) targets, or (n_samples,) labels
         per_sample   gradients of each example instead of their mean
-        Raises       ShapeError, DataError; ConfigurationError for per_sample where layers are normalised over a batch
+        Raises       ShapeError, DataError; ConfigurationError for a mixed stack, and for per_sample where layers are
+                     normalised over a batch
         """
+        self._check_alike("backpropagate")
         if per_sample and BATCH in self.architecture.normalisation:
             raise ConfigurationError(
                 'per_sample=True with normalisation="batch": each example\'s cost depends on all rows of its batch, so '
@@ -345,19 +465,19 @@ class Network:
             return self._backpropagate(X, targets, per_sample)
 
     def _backpropagate(self, X: HostArray, targets: Targets, per_sample: bool) -> Gradients:
-        backend, net, p = self.backend, self.architecture, self.parameters
-        ws = Workspace(backend, net, p, len(X), backward=True)
+        backend, p = self.backend, self.parameters
+        ws = self._workspace(len(X), backward=True, n_codes=targets.n_codes)
         grad = Parameters(backend, p.layout, self.n_models, "the gradients")
         tally = Tally(backend.empty((4, self.n_models), np.float64))
         clock = backend.empty((3,), np.int64)
         for table in (tally.values, clock):
             backend.fill(table, 0)
         self._put(X, ws.batch.a0[0])
-        self._put(targets.rows(backend.asarray), ws.batch.y[0])
+        self._put(targets.rows(backend.asarray), ws.batch.y)
         backend.fill(ws.batch.row_weight, 1)
         backend.fill(ws.batch.scale, 1)
-        feedforward_to_output(backend, net, p, ws)
-        backpropagation(backend, net, p, ws, grad, tally, clock)
+        feedforward_to_output(backend, ws)
+        backpropagation(backend, ws, grad, tally, clock)
         if per_sample:
             return self._gradients_of_each(ws)
         means: list[list[Any]] = [
@@ -403,11 +523,21 @@ class Network:
 
     def _check(self, X: Any, Y: Any) -> tuple[HostArray, Targets]:
         X = self._inputs(X)
-        return X, check_targets(bring(Y, "Y", self.backend), len(X), self.architecture, self.dtype)
+        return X, self.check_targets(Y, len(X))
+
+    def check_targets(self, Y: Any, n_rows: int, name: str = "Y") -> Targets:
+        """Return the targets of `n_rows` examples as the costs of the models want them.
+
+        Raises   ShapeError, DataError; ConfigurationError where models smooth differently what are no labels
+        """
+        targets = check_targets(bring(Y, name, self.backend), n_rows, self.architecture, self.dtype, name)
+        return targets.of_costs([member.architecture.cost for member in self.members])
 
     def __repr__(self) -> str:
         stack = f"{self.n_models} models " if self.n_models > 1 else ""
         hidden = ", ".join(a.name for a in self.architecture.activations)
+        if self.is_mixed:
+            stack, hidden = f"{self.n_models} models of {len(self.runs)} kinds up to ", "mixed"
         return (
             f"<Network {stack}{self.architecture} ({hidden}; {self.architecture.cost.name}) "
             f"{self.dtype.name} on {self.backend.name}>"

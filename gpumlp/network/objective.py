@@ -52,12 +52,12 @@ class Objective:
             backend.fill(clock, 0)
             tally = Tally(backend.empty((4, 1), np.float64))
             ws = Workspace(backend, architecture, net.parameters, batch, in_place=True, backward=True)
-            grad, p = Parameters(backend, net.parameters.layout, 1, "the gradients"), net.parameters
+            grad = Parameters(backend, net.parameters.layout, 1, "the gradients")
 
         def piece() -> None:  # which does not hold on to self: the buffers go when the last one lets go of it
             backend.gather_batch(source, clock, ws.batch, tally, None)
-            feedforward_to_output(backend, architecture, p, ws)
-            backpropagation(backend, architecture, p, ws, grad, tally, clock)
+            feedforward_to_output(backend, ws)
+            backpropagation(backend, ws, grad, tally, clock)
 
         self._piece = backend.capture(piece)
         self._source, self._clock, self._tally, self._grad = source, clock, tally, grad

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
@@ -20,11 +20,15 @@ class ParameterLayout:
     running statistics of those normalised over a batch, which no update rule moves. So a row is all that a model knows.
     Each tensor is padded with zeros, which stay zero under every update rule since their gradient is zero.
 
+    sizes           of the network's layers
     normalisation   "layer", "batch" or None for each hidden layer; () for none at all
+    room            of a model in a stack of several sizes: the largest ones, for which there is room in the row. Its
+                    tensors begin where the largest ones would, and have the model's own shapes; () for none but its own
     """
 
     sizes: tuple[int, ...]
     normalisation: tuple[str | None, ...] = ()
+    room: tuple[int, ...] = ()
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -41,6 +45,8 @@ class ParameterLayout:
     @property
     def offsets(self) -> list[int]:
         """Where each tensor begins, and behind the last one the length of the row."""
+        if self.room:
+            return replace(self, sizes=self.room, room=()).offsets
         offsets = [0]
         for shape in self.shapes:
             offsets.append(offsets[-1] + -(-prod(shape) // PADDING) * PADDING)
@@ -66,6 +72,24 @@ class ParameterLayout:
         """Number of all that one model learns, without padding."""
         return sum(prod(shape) for shape in self.shapes[: self._n_tensors_learned])
 
+    def views(self, theta: Array) -> list[Array]:
+        """Return every tensor of theta (n_models, n_params), in the order of `shapes`."""
+        return [
+            theta[:, start : start + prod(shape)].reshape(len(theta), *shape)
+            for start, shape in zip(self.offsets[:-1], self.shapes, strict=True)
+        ]
+
+    def of_model(self, row: Array, sizes: tuple[int, ...], padded: bool) -> list[Array]:
+        """Return every tensor of a model of these sizes from its row of theta (n_params,).
+
+        padded   whether a tensor lies in the corner of the largest one, whose other numbers are zero; else its numbers
+                 lie side by side
+        """
+        if not padded or sizes == self.sizes:
+            return [x[0] for x in replace(self, sizes=sizes, room=self.sizes).views(row[None])]
+        own = replace(self, sizes=sizes).shapes
+        return [x[0][tuple(map(slice, shape))] for x, shape in zip(self.views(row[None]), own, strict=True)]
+
     @property
     def _n_tensors_learned(self) -> int:
         return 2 * (len(self.sizes) - 1 + len(self._of_layers(True)))
@@ -74,15 +98,26 @@ class ParameterLayout:
 class Parameters:
     """A buffer theta (n_models, n_params) with its views.
 
+    theta                  new, all zeros, unless it is given
+
     W[l], b[l]             (n_models, out, in) and (n_models, out)
     gamma[l], beta[l]      (n_models, out) of a hidden layer; None where it is not normalised
     running_mean[l], running_variance[l]   (n_models, out); None where it is not normalised over a batch
     """
 
-    def __init__(self, backend: Backend, layout: ParameterLayout, n_models: int, what: str = "the parameters") -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        layout: ParameterLayout,
+        n_models: int,
+        what: str = "the parameters",
+        theta: Array | None = None,
+    ) -> None:
         self.layout, self.backend = layout, backend
-        self.theta = backend.empty((n_models, layout.n_params), what=what)
-        backend.fill(self.theta, 0.0)
+        if theta is None:
+            theta = backend.empty((n_models, layout.n_params), what=what)
+            backend.fill(theta, 0.0)
+        self.theta = theta
         views = self.views(self.theta)
         n_layers = len(layout.sizes) - 1
         self.W, self.b = views[:n_layers], views[n_layers : 2 * n_layers]
@@ -94,10 +129,11 @@ class Parameters:
             [next(rest) if kind == BATCH else None for kind in kinds] for _ in range(2)
         )
 
+    def of(self, models: slice, sizes: tuple[int, ...]) -> Parameters:
+        """Return those of some models of a stack, which have these sizes, as views."""
+        layout, theta = replace(self.layout, sizes=sizes, room=self.layout.sizes), self.theta[models]
+        return Parameters(self.backend, layout, len(theta), theta=theta)
+
     def views(self, theta: Array) -> list[Array]:
         """Return every tensor of a buffer that is laid out as theta."""
-        n_models = theta.shape[0]
-        return [
-            theta[:, start : start + prod(shape)].reshape(n_models, *shape)
-            for start, shape in zip(self.layout.offsets[:-1], self.layout.shapes, strict=True)
-        ]
+        return self.layout.views(theta)

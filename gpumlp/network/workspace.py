@@ -1,17 +1,56 @@
-"""The buffers of one pass through a network."""
+"""The buffers of one pass through a network, and the parts of a stack that are computed together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.protocol import Array, Backend, Batch, Dropout, Normalisation, StepNumbers
+from gpumlp.backends.protocol import (
+    Array,
+    Backend,
+    Batch,
+    Dropout,
+    LayerActivation,
+    Normalisation,
+    PerModel,
+    StepNumbers,
+)
 from gpumlp.formulas.activations import reads_z
 from gpumlp.formulas.normalisation import LAYER
 from gpumlp.network.architecture import Architecture
+from gpumlp.network.members import Run
 from gpumlp.network.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class Part:
+    """Models of a stack that are computed together, with their views of its buffers.
+
+    models        their places in the stack
+    sizes         neurons of each layer, the input first
+    activations   by layer
+    dropout       rate of each hidden layer, where the parts of a stack differ; else None: as the stack's
+    p, z, u, a, delta, norms   as of Parameters and Workspace
+    """
+
+    models: slice
+    sizes: tuple[int, ...]
+    activations: tuple[LayerActivation, ...]
+    dropout: tuple[float, ...] | None
+    p: Parameters
+    z: list[Array]
+    u: list[Array]
+    a: list[Array]
+    delta: list[Array]
+    norms: list[Normalisation | None]
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers with weights."""
+        return len(self.sizes) - 1
 
 
 class Workspace:
@@ -19,10 +58,14 @@ class Workspace:
 
     n_inputs   1 if all models see the same rows, else n_models
     n_weights  1 if all models give their rows the same weights, else n_models
+    n_codes    1 if a label means the same target to all models, else n_models
     in_place   u and a of a hidden layer share a buffer where f' does not read u: saves memory while training
     backward   whether there are buffers for deltas, too, and a batch is normalised with its own statistics; else with
                the running ones of p
     numbers    of the training whose running statistics follow those of its batches; None: they stay
+    runs       of a stack whose models differ; () where all are alike
+
+    parts      what is computed together: the whole stack, or on a processor each run
     """
 
     def __init__(
@@ -33,14 +76,17 @@ class Workspace:
         batch: int,
         n_inputs: int = 1,
         n_weights: int = 1,
+        n_codes: int = 1,
         in_place: bool = False,
         backward: bool = False,
         numbers: StepNumbers | None = None,
+        runs: Sequence[Run] = (),
     ) -> None:
         sizes, empty, n_models = architecture.sizes, backend.empty, p.theta.shape[0]
+        self.architecture, self.p = architecture, p
         self.batch = Batch(
             a0=empty((n_inputs, batch, sizes[0]), what="the inputs of a batch"),
-            y=empty((n_inputs, batch, sizes[-1]), what="the targets of a batch"),
+            y=empty((max(n_inputs, n_codes), batch, sizes[-1]), what="the targets of a batch"),
             row_weight=empty((max(n_inputs, n_weights), batch)),
             scale=empty((max(n_inputs, n_weights),), np.float64),
         )
@@ -48,13 +94,14 @@ class Workspace:
             build_normalisation(backend, kind, p, l, self.batch, backward, numbers)
             for l, kind in enumerate(architecture.normalisation)
         ]
+        alike = [run.architecture for run in runs] or [architecture]
         self.z: list[Array] = []  # z[l]: (n_models, batch, sizes[l + 1])
         self.u: list[Array] = []  # u[l], of which a[l + 1] = f(u[l]): z[l] itself, or what it is normalised to
         self.a: list[Array] = [self.batch.a0]  # a[l]: (n_models, batch, sizes[l])
         for l, (n, norm) in enumerate(zip(sizes[1:], [*self.norms, None], strict=True)):
             hidden = l < architecture.n_layers - 1
             a = empty((n_models, batch, n), what=f"a of layer {l}")
-            shared = in_place and hidden and not reads_z(architecture.activations[l])
+            shared = in_place and hidden and not any(reads_z(net.activations[l]) for net in alike)
             u = a if shared else empty((n_models, batch, n), what=f"z of layer {l}")
             self.z.append(u if norm is None else empty((n_models, batch, n), what=f"z of layer {l}"))
             self.u.append(u)
@@ -64,6 +111,53 @@ class Workspace:
             if backward
             else []
         )  # delta[l]: (n_models, batch, sizes[l + 1])
+        if runs and not backend.pads_models:
+            self.parts = [self._run(run, in_place) for run in runs]
+        else:
+            activations = padded_activations(backend, architecture, runs) if runs else architecture.activations
+            buffers = (self.p, self.z, self.u, self.a, self.delta, self.norms)
+            self.parts = [Part(slice(0, n_models), sizes, activations, None, *buffers)]
+
+    def _run(self, run: Run, in_place: bool) -> Part:
+        """Return a run's views: its numbers lie side by side, in the room that the stack has for its models."""
+        net = run.architecture
+        a0 = self.batch.a0 if len(self.batch.a0) == 1 else self.batch.a0[run.models]
+        a = [a0, *(side_by_side(x, run.models, n) for x, n in zip(self.a[1:], net.sizes[1:], strict=True))]
+        z = [side_by_side(x, run.models, n) for x, n in zip(self.z, net.sizes[1:], strict=True)]
+        for l, f in enumerate(net.activations[:-1]):
+            if in_place and not reads_z(f):
+                z[l] = a[l + 1]
+        delta = [side_by_side(x, run.models, n) for x, n in zip(self.delta, net.sizes[1:], strict=bool(self.delta))]
+        p, norms = self.p.of(run.models, net.sizes), self.norms
+        return Part(run.models, net.sizes, net.activations, run.dropout, p, z, z, a, delta, norms)
+
+
+def side_by_side(x: Array, models: slice, n: int) -> Array:
+    """Return room for n units of some models in x (n_models, batch, at least n), without gaps: (.., batch, n)."""
+    part = x[models]
+    if part.shape[2] == n:
+        return part
+    n_models, batch, _ = part.shape
+    return part.reshape(-1)[: n_models * batch * n].reshape(n_models, batch, n)
+
+
+def padded_activations(
+    backend: Backend, architecture: Architecture, runs: Sequence[Run]
+) -> tuple[LayerActivation, ...]:
+    """Return the activations of a padded stack by layer: one for all models where they are alike there."""
+    found: list[LayerActivation] = []
+    counts = [run.models.stop - run.models.start for run in runs]
+    for l, (f, n) in enumerate(zip(architecture.activations, architecture.sizes[1:], strict=True)):
+        of_runs = [run.architecture.activations[l] for run in runs]
+        widths = [run.architecture.sizes[l + 1] for run in runs]
+        different = tuple(dict.fromkeys(of_runs))
+        if different == (f,) and set(widths) == {n}:
+            found.append(f)
+        else:
+            kinds = [different.index(activation) for activation in of_runs]
+            tables = (np.repeat(np.array(x, np.int32), counts) for x in (kinds, widths))
+            found.append(PerModel(different, *(backend.asarray(table) for table in tables)))
+    return tuple(found)
 
 
 def build_normalisation(
@@ -95,19 +189,38 @@ def build_normalisation(
 
 def build_dropout(
     backend: Backend,
-    rates: Sequence[float],
+    rates: Sequence[Sequence[float]],
     sizes: Sequence[int],
-    n_models: int,
     batch: int,
     keys: Any,
     clock: Array,
 ) -> list[Dropout | None]:
-    """Return the dropout of each hidden layer, None where nothing is dropped, and None for the output layer."""
+    """Return the dropout of each hidden layer, None where nothing is dropped, and None for the output layer.
+
+    rates   of each model, by hidden layer
+    """
     found: list[Dropout | None] = []
-    for layer, (rate, n) in enumerate(zip(rates, sizes[1:-1], strict=True)):
-        if rate == 0:
+    for layer, (n, of_models) in enumerate(zip(sizes[1:-1], zip(*rates, strict=True), strict=True)):
+        if not any(of_models):
             found.append(None)
         else:
-            mask = backend.empty((n_models, batch, n), np.bool_) if backend.keeps_masks else None
-            found.append(Dropout(layer, rate, backend.asarray(keys), clock, mask))
+            mask = backend.empty((len(of_models), batch, n), np.bool_) if backend.keeps_masks else None
+            differing = tuple(of_models) if len(set(of_models)) > 1 else None
+            found.append(Dropout(layer, max(of_models), backend.asarray(keys), clock, mask, differing))
     return [*found, None]
+
+
+def dropout_of(part: Part, dropout: Sequence[Dropout | None] | None) -> list[Dropout | None]:
+    """Return what is dropped behind each layer of a part of the stack."""
+    if dropout is None:
+        return [None] * part.n_layers
+    if part.dropout is None:
+        return list(dropout)
+    found: list[Dropout | None] = []
+    for drop, rate, n in zip(dropout, (*part.dropout, 0.0), part.sizes[1:], strict=True):
+        if drop is None or rate == 0:
+            found.append(None)
+        else:
+            mask = None if drop.mask is None else side_by_side(drop.mask, part.models, n)
+            found.append(replace(drop, rate=rate, keys=drop.keys[part.models], mask=mask, rates=None))
+    return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumlp.backends.protocol import Backend
-from gpumlp.network.initialisers import initialiser_name
+from gpumlp.network.initialisers import get_initialiser, initialiser_name
 from gpumlp.network.network import Network
 from gpumlp.shapes import is_on_device
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule
@@ -24,18 +24,20 @@ ROWS = 4096  # hashed at a time
 
 def network_identity(net: Network) -> dict[str, Any]:
     """Return what two networks have in common that learn the same."""
-    architecture = net.architecture
-    return {
-        "sizes": list(net.sizes),
-        "activations": [a.name for a in architecture.activations],
-        "cost": architecture.cost.name,
-        "normalisation": list(architecture.normalisation),
-        "dropout": list(net.dropout),
-        "initialiser": initialiser_name(net.initialiser),
-        "dtype": net.dtype.name,
-        "seeds": list(net.seeds),
-        "model ids": list(net.model_ids),
-    }
+    of_members = [
+        {
+            "sizes": list(member.architecture.sizes),
+            "activations": [a.name for a in member.architecture.activations],
+            "cost": member.architecture.cost.name,
+            "normalisation": list(member.architecture.normalisation),
+            "dropout": list(member.dropout),
+            "initialiser": initialiser_name(get_initialiser(member.initialiser)),
+            "seed": member.seed,
+            "model id": member.model_id,
+        }
+        for member in net.members
+    ]
+    return {"dtype": net.dtype.name} | {name: in_short([of[name] for of in of_members]) for name in of_members[0]}
 
 
 def trainer_identity(trainer: Trainer, last_epoch: int) -> dict[str, Any]:
@@ -45,18 +47,20 @@ def trainer_identity(trainer: Trainer, last_epoch: int) -> dict[str, Any]:
     """
     hyper = trainer.hyper
     of_weights = {name: values[0] for name, values in hyper.values.items() if name != "eta"}
-    numbers = {"learning_rate": hyper.base_rate[0], **of_weights, "clip_norm": hyper.clip_norm}
+    numbers = {"learning_rate": hyper.base_rate[0], **of_weights}
+    clip_norm = None if hyper.clip_norm is None else in_short(hyper.clip_norm.tolist())
     options = {name: trainer.step_options[name] for name in ("train_biases", "momentum_on_biases")}
     return {
         "optimizer": trainer.rule.name,
-        **{name: _in_short(value) for name, value in numbers.items()},
+        **{name: in_short(values.tolist()) for name, values in numbers.items()},
+        "clip_norm": clip_norm,
         **options,
         "batch_size": trainer.batch_size,
         "reduction": trainer.reduction,
         "penalty": trainer.penalty,
         "shuffle": trainer.shuffle,
         "on_divergence": trainer.on_divergence,
-        "schedule": schedule_identity(trainer.schedule, last_epoch),
+        "schedule": in_short([schedule_identity(each, last_epoch) for each in trainer.schedules.of_models]),
     }
 
 
@@ -89,9 +93,6 @@ def _array_identity(backend: Backend, x: Any) -> dict[str, Any]:
     return {"shape": list(host.shape), "dtype": host.dtype.name, "values": digest.hexdigest()}
 
 
-def _in_short(values: Any) -> Any:
-    """Return one number where all are the same, else a list; None for None."""
-    if values is None:
-        return None
-    several: list[float] = values.tolist()
-    return several[0] if len(set(several)) == 1 else several
+def in_short(values: list[Any]) -> Any:
+    """Return the one value where all are the same, else the list."""
+    return values[0] if all(value == values[0] for value in values) else values

@@ -66,6 +66,10 @@ class WeightKeeper(Protocol):
         ...
 
 
+class OfEachModel(list[Any]):
+    """What each model of a stack has of its own."""
+
+
 @dataclass(frozen=True)
 class EpochReport:
     """What is known after an epoch.
@@ -76,7 +80,8 @@ class EpochReport:
                  monitors add; NaN for models that are stopped
     active       (n_models,) bool: the models that were trained in this epoch
     seconds      time of the epoch without evaluation and monitors
-    predictions  predictions() -> (Y, outputs (n_models, n_samples, out)) of the validation set
+    predictions  predictions() -> (Y, outputs (n_models, n_samples, out)) of the validation set; where each model has
+                 rows of its own, both OfEachModel: with (n_samples, ...) of them for each model
     """
 
     epoch: int
@@ -165,9 +170,9 @@ class Metric(Monitor):
     def compute(self, report: EpochReport) -> PerModel:
         """Return the metric of each model that was trained, NaN for the others."""
         Y, outputs = report.predictions()
-        return np.array(
-            [float(self.function(Y, out)) if on else np.nan for out, on in zip(outputs, report.active, strict=True)]
-        )
+        targets = Y if isinstance(Y, OfEachModel) else [Y] * len(outputs)
+        each = zip(targets, outputs, report.active, strict=True)
+        return np.array([float(self.function(y, out)) if on else np.nan for y, out, on in each])
 
 
 class _Watcher(Monitor):

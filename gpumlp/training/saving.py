@@ -6,12 +6,12 @@ import logging
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpumlp.errors import CheckpointError
+from gpumlp.errors import CheckpointError, DivergenceError
+from gpumlp.training.active import Active
 from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice
 from gpumlp.training.differences import expect_same
 from gpumlp.training.identity import data_identity, network_identity, trainer_identity
-from gpumlp.training.schedules import ReduceOnPlateau
 
 if TYPE_CHECKING:
     from gpumlp.training.trainer import _Run
@@ -81,7 +81,7 @@ class Saving:
 
     def _put(self, found: dict[str, Any]) -> None:
         run, trainer = self.run, self.run.trainer
-        backend, schedule = run.backend, trainer.schedule
+        backend = run.backend
         for array, out in (
             (found["theta"], run.net.parameters.theta),
             (found["clock"], trainer.clock),
@@ -89,12 +89,14 @@ class Saving:
         ):
             backend.copy(backend.asarray(array), out)
         run.last_finite.keep(found["last_finite"])
-        run.numbers.skip[:], trainer.has_diverged[:] = found["skip"], found["has_diverged"]
+        run.skip[:], trainer.has_diverged[:] = found["skip"], found["has_diverged"]
         trainer.diverged = {int(model): why for model, why in found["diverged"].items()}
+        trainer.divergences = {m: DivergenceError(*of_error) for m, of_error in found["divergences"]}
         run.history.restore(found["history"])
-        if isinstance(schedule, ReduceOnPlateau):
-            scale = schedule.restore(found["schedule"])
-            trainer.hyper.scale_rate(1.0 if scale is None else scale)
+        trainer.schedules.restore(found["schedules"])
+        trainer.hyper.values["eta"][:] = found["rates"]
+        if len(found["active"]) < run.net.n_models:
+            run.train_only(Active(trainer, found["active"]))
         run.first, run.epoch = found["first"], found["epoch"]
         if found["steps"]:
             run.begun = Begun(found["steps"], found["seconds"], found["tally"])
@@ -151,7 +153,8 @@ class Saving:
     def _tree(self, steps: int) -> dict[str, Any]:
         """Return all that a checkpoint holds, `steps` steps into the present epoch."""
         run, trainer = self.run, self.run.trainer
-        backend, schedule = run.backend, trainer.schedule
+        backend = run.backend
+        run.active.bring_all()
         backend.synchronize()
         return {
             "network": network_identity(run.net),
@@ -164,14 +167,19 @@ class Saving:
             "steps": steps,
             "seconds": perf_counter() - run.began if steps else 0.0,
             "clock": backend.to_host(trainer.clock),
-            "tally": backend.to_host(run.tally.values),
+            "tally": backend.to_host(run.steps.tally.values),
             "theta": backend.to_host(run.net.parameters.theta),
             "state": {name: backend.to_host(buffer) for name, buffer in trainer.state.items()},
             "last_finite": run.last_finite.kept(),
-            "skip": run.numbers.skip,
+            "active": run.active.models,
+            "skip": run.skip,
             "has_diverged": trainer.has_diverged,
             "diverged": {str(model): why for model, why in trainer.diverged.items()},
-            "schedule": schedule.state() if isinstance(schedule, ReduceOnPlateau) else {},
+            "divergences": [
+                [m, [str(error), error.model, error.epoch, error.step]] for m, error in trainer.divergences.items()
+            ],
+            "schedules": trainer.schedules.state(),
+            "rates": trainer.hyper.values["eta"],
             "history": run.history.state(),
             "monitors": [[kind, state] for kind, _, state in self._monitors()],
         }

@@ -31,31 +31,34 @@ class TrainingStep:
         steps_per_launch: int = 1,
     ) -> None:
         backend, architecture, p = net.backend, net.architecture, net.parameters
-        n_inputs = 1 if source.keys is None else len(source.keys)
         n_weights = 1 if source.sample_weight is None else len(source.sample_weight)
         ws = Workspace(
             backend,
             architecture,
             p,
             source.batch,
-            n_inputs,
+            source.n_orders,
             n_weights,
+            source.n_codes,
             in_place=True,
             backward=True,
             numbers=numbers,
+            runs=net.runs,
         )
         grad = Parameters(backend, p.layout, net.n_models, "the gradients")
         keys = model_keys(net.seeds, net.model_ids)
-        dropout = build_dropout(backend, net.dropout, net.sizes, net.n_models, source.batch, keys, clock)
+        dropout = build_dropout(backend, [m.dropout for m in net.members], net.sizes, source.batch, keys, clock)
 
         clip_norm = None if hyper.clip_norm is None else backend.asarray(hyper.clip_norm)
 
         def step() -> None:
             backend.gather_batch(source, clock, ws.batch, tally, numbers)
-            feedforward_to_output(backend, architecture, p, ws, dropout)
-            backpropagation(backend, architecture, p, ws, grad, tally, clock, dropout)
+            feedforward_to_output(backend, ws, dropout)
+            backpropagation(backend, ws, grad, tally, clock, dropout)
             if clip_norm is not None:
-                backend.gradient_norm(grad.theta[:, hyper.bounds[0] : hyper.bounds[-1]], clip_norm, numbers)
+                begin, end = hyper.bounds[0], hyper.bounds[-1]
+                tensors = [at - begin for at in p.layout.offsets if begin <= at <= end]
+                backend.gradient_norm(grad.theta[:, begin:end], clip_norm, numbers, tensors)
             backend.update(numbers, p.theta, grad.theta, state, hyper.bounds, clock, source.batch)
 
         def several() -> None:

@@ -194,7 +194,7 @@ REFUSED = {
     "resume without a folder": (("--resume",), "--resume: needs --checkpoint DIR"),
     "a distance": (("--checkpoint", "c", "--every", "often"), "every='often': expected a number and its unit"),
     "another option": (("--checkpoint", "c", "--resume", "--lr", "0.5"), "learning_rate is 0.001 in the checkpoint"),
-    "other rows": (("--checkpoint", "c", "--resume", "--seed", "9"), "the network differs: seeds is [0]"),
+    "other rows": (("--checkpoint", "c", "--resume", "--seed", "9"), "the network differs: seed is 0"),
     "no resume": (("--checkpoint", "c"), "holds checkpoints already"),
 }
 

@@ -18,8 +18,8 @@ PACKAGE = Path(gpumlp.__file__).parent
 LEVEL = {
     "errors": 0, "shapes": 1, "atomic": 1, "tensors_file": 1,
     "formulas": 2, "randomness": 2, "backends": 3, "network": 4, "data": 4, "training": 5,
-    "saved_model": 6, "convert": 7, "estimators": 8, "accel": 9, "bench": 9, "doctor": 10, "verify": 10,
-    "__init__": 10, "cli": 11, "__main__": 12,
+    "saved_model": 6, "convert": 7, "ensembles": 7, "estimators": 8, "accel": 9, "bench": 9, "doctor": 10,
+    "verify": 10, "__init__": 10, "cli": 11, "__main__": 12,
 }  # fmt: skip
 HEAVY = {
     "sklearn": {"data/builtin.py", "convert/scikit_learn.py", "estimators", "accel"},

@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from small import labelled, network
 import gpumlp
 from gpumlp import Checkpoints, CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Monitor, ProgressBar
 from gpumlp.errors import CheckpointError, ConfigurationError
+from gpumlp.training.checkpoint_file import DamagedCheckpoint, read_checkpoint, write_checkpoint
 
+WEIGHTS = np.random.default_rng(2).uniform(0.5, 2, (3, 23))
+ACTIVATIONS = ("tanh", "relu")
 EPOCHS, STEPS = 4, 6  # of the trainings here: 23 rows, 4 a batch
 
 
@@ -56,6 +60,11 @@ OPTIONS = {
     "normalised by batch": {"normalisation": "batch", "n_models": 2},
     "several steps at once": {"steps_per_launch": 4},
     "float32": {"dtype": "float32", "n_models": 2, "dropout": 0.2},
+    "a schedule of each model": {"n_models": 3, "schedule": ["cosine", gpumlp.schedules.ReduceOnPlateau(), None]},
+    "folds": {
+        "n_models": 3,
+        "fit": {"folds": gpumlp.Folds((np.arange(2, 22), np.arange(20) + 3), (0, 1, 0))},
+    },
     "weighted rows": {"fit": {"sample_weight": np.linspace(0.1, 2, 23)}},
     "an order of one's own": {
         "fit": {"order": np.array([np.random.default_rng(e).permutation(23) for e in range(EPOCHS)])}
@@ -135,6 +144,30 @@ def test_early_stopping_goes_on_with_the_epochs_that_it_has_waited(backend, tmp_
     broken_off(backend, tmp_path, 2 * STEPS + 3, [watcher()], epochs=8)
     again = trained(backend, [watcher()], Checkpoints(tmp_path), resume=True, epochs=8)
     expect_same_training(whole, again)
+
+
+def test_a_stack_that_was_rebuilt_without_stopped_models_goes_on(backend, tmp_path):
+    options = {"n_models": 3, "learning_rate": [0.02, 0, 0.03], "dropout": 0.2, "fit": {"sample_weight": WEIGHTS}}
+    whole = trained(backend, [EarlyStopping(patience=1)], **options)
+    assert len(whole[1].stopped) == 1
+    broken_off(backend, tmp_path, 2 * STEPS + 3, [EarlyStopping(patience=1)], **options)
+    assert read_checkpoint(sorted(tmp_path.iterdir())[-1])["active"].tolist() == [0, 2]
+    again = trained(backend, [EarlyStopping(patience=1)], Checkpoints(tmp_path, "1steps"), resume=True, **options)
+    expect_same_training(whole, again)
+
+
+def test_a_stack_of_different_networks_goes_on(backend, tmp_path):
+    def fit(monitors=(), checkpoints=None, resume=False, sizes=((4, 6, 3), (4, 5, 3))):
+        nets = [network(s, a, "softmax", "categorical_cross_entropy") for s, a in zip(sizes, ACTIVATIONS, strict=True)]
+        members = [replace(net.members[0], model_id=m, dropout=(0.1 * m,)) for m, net in enumerate(nets)]
+        trainer = gpumlp.Trainer(gpumlp.Network.mixed(members, dtype="float64", backend=backend), batch_size=4)
+        return trainer, trainer.fit(*data(), 3, monitors=monitors, checkpoints=checkpoints, resume=resume)
+
+    with pytest.raises(Broken):
+        fit([BreakOff(STEPS + 3)], Checkpoints(tmp_path, "1steps"))
+    with pytest.raises(CheckpointError, match=r"the network differs: sizes is .*4, 5, 3.* and .*4, 6, 3"):
+        fit((), Checkpoints(tmp_path), resume=True, sizes=((4, 6, 3), (4, 6, 3)))
+    expect_same_training(fit(), fit((), Checkpoints(tmp_path), resume=True))
 
 
 def test_models_that_diverge_come_back_from_their_last_finite_epoch(backend, tmp_path):
@@ -323,8 +356,8 @@ OTHER = {
     "reduction": ({"reduction": "sum"}, "reduction is mean in the checkpoint and sum here"),
     "biases": ({"train_biases": False}, "train_biases is True"),
     "a schedule": ({"schedule": "step"}, "schedule name is constant in the checkpoint and step here"),
-    "seed": ({"seed": 1}, r"the network differs: seeds is \[0\] in the checkpoint and \[1\] here"),
-    "models": ({"n_models": 2}, "model ids"),
+    "seed": ({"seed": 1}, "the network differs: seed is 0 in the checkpoint and 1 here"),
+    "models": ({"n_models": 2}, "model id"),
     "dropout": ({"dropout": 0.1}, "dropout"),
     "normalisation": ({"normalisation": "layer"}, "normalisation"),
     "dtype": ({"dtype": "float32"}, "dtype is float64 in the checkpoint and float32 here"),
@@ -450,8 +483,6 @@ def test_a_damaged_checkpoint_does_not_count_as_one_to_keep(tmp_path):
 
 
 def test_every_flipped_byte_is_found(tmp_path):
-    from gpumlp.training.checkpoint_file import DamagedCheckpoint, read_checkpoint, write_checkpoint
-
     path = tmp_path / "c"
     write_checkpoint(path, {"a": np.arange(3.0), "b": np.array([True]), "c": 5, "d": np.zeros((0, 4))})
     content = path.read_bytes()
@@ -463,8 +494,6 @@ def test_every_flipped_byte_is_found(tmp_path):
 
 
 def test_what_is_the_same_is_written_once(tmp_path):
-    from gpumlp.training.checkpoint_file import read_checkpoint, write_checkpoint
-
     x, other = np.full((2, 500), np.nan), np.full((2, 500), np.nan)
     other[1, 499] = 0
     write_checkpoint(tmp_path / "c", {"x": x, "again": [x.copy()], "other": other})

@@ -20,12 +20,21 @@ from gpumlp.backends.cuda.gemm import Gemm
 from gpumlp.backends.cuda.graph import CapturedStep
 from gpumlp.backends.cuda.modules import Modules
 from gpumlp.backends.cuda.sources import C_TYPES, CHUNKS_OF_GROUP, HIT_KINDS, Source
-from gpumlp.backends.protocol import Array, Batch, BatchSource, Dropout, Normalisation, StepNumbers, Tally
+from gpumlp.backends.protocol import (
+    Array,
+    Batch,
+    BatchSource,
+    Dropout,
+    LayerActivation,
+    Normalisation,
+    StepNumbers,
+    Tally,
+    of_all,
+)
 from gpumlp.errors import DataError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.normalisation import LAYER
 from gpumlp.formulas.output_delta import OutputDelta
-from gpumlp.randomness.feistel import half_bits
 from gpumlp.randomness.streams import DROPOUT, dropout_threshold
 from gpumlp.shapes import is_on_device
 
@@ -50,6 +59,7 @@ class CudaBackend:
 
     name = "cuda"
     keeps_masks = False
+    pads_models = True
 
     def __init__(self, dtype: Any = np.float32, precision: str | None = None, device: int = 0) -> None:
         self.dtype = np.dtype(dtype)
@@ -67,6 +77,11 @@ class CudaBackend:
         """Return a new array of any content."""
         with self._device.session():
             return self._arena.empty(shape, self.dtype if dtype is None else dtype, what)
+
+    def free_bytes(self) -> int | None:
+        """Return how much of the device's memory is free for new arrays."""
+        with self._device.session():
+            return int(self._device.free_bytes()[0])
 
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         """Return `x` in rows order on this device: the same memory where it is already so."""
@@ -160,6 +175,8 @@ class CudaBackend:
             sample_weight=source.sample_weight,
             keys=source.keys,
             rows=source.rows,
+            fold=source.fold,
+            counts=source.counts,
             clock=clock,
             hyper=tables.get("hyper"),
             factors=tables.get("factors"),
@@ -167,15 +184,19 @@ class CudaBackend:
             group=group,
             mean=int(source.mean),
             penalties=_penalties(source, numbers),
-            half_bits=half_bits(source.n_rows),
             copy_blocks=copy_blocks,
             n_rows=source.n_rows,
+            n_places=source.n_places,
             in_features=in_features,
             n_out=batch.y.shape[2],
             batch=n_rows_of_batch,
             n_orders=n_orders,
+            n_targets=len(batch.y),
+            n_codes=source.n_codes,
+            n_classes=0 if source.codes is None else source.codes.shape[-2],
             n_weights=n_weights,
             n_sample_weights=1 if source.sample_weight is None else len(source.sample_weight),
+            n_factors=1 if numbers is None else numbers.factors.shape[1],
             n_models=n_models,
             n_groups=n_groups,
             a0=batch.a0,
@@ -188,6 +209,11 @@ class CudaBackend:
 
     # ---------------------------------------------------------------- forward
 
+    def side_by_side(self, works: Sequence[Callable[[], None]]) -> None:
+        """Do one after another: there is one, since models of different sizes are padded."""
+        for work in works:
+            work()
+
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
         self._note(a_in, W, z)
@@ -195,7 +221,7 @@ class CudaBackend:
 
     def forward_layer(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         a_in: Array,
         W: Array,
         b: Array,
@@ -204,6 +230,7 @@ class CudaBackend:
         dropout: Dropout | None = None,
     ) -> None:
         """Set z = a_in W^T + b and a_out = f(z); z may be a_out itself."""
+        activation = of_all(activation)
         self.linear(a_in, W, z)
         n_models, batch, features = z.shape
         shape = {"n_models": n_models, "batch": batch}
@@ -338,7 +365,7 @@ class CudaBackend:
 
     def hidden_delta(
         self,
-        activation: Activation,
+        activation: LayerActivation,
         delta_next: Array,
         W_next: Array,
         z: Array,
@@ -353,7 +380,7 @@ class CudaBackend:
         n_models, batch, features = delta.shape
         tiles = self._tiles(batch, features)
         self._launch(
-            sources.hidden_delta(activation, self.dtype, dropout is not None),
+            sources.hidden_delta(of_all(activation), self.dtype, dropout is not None),
             "hidden_delta",
             n_models * tiles.n_chunks * tiles.n_tiles,
             THREADS,
@@ -435,7 +462,9 @@ class CudaBackend:
 
     # ---------------------------------------------------------------- update
 
-    def gradient_norm(self, grad: Array, clip_norm: Any, numbers: StepNumbers) -> None:
+    def gradient_norm(
+        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[int] | None = None
+    ) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient)."""
         n_models, n = grad.shape
         # by the size of a model alone, so that its norm is the same in any stack

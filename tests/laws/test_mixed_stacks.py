@@ -1,0 +1,145 @@
+"""A model of a mixed stack is what it would be alone, whatever stands beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpumlp import Network, Trainer
+from gpumlp.errors import ConfigurationError
+from gpumlp.network.architecture import build_architecture
+from gpumlp.network.members import Member
+
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "softplus", "leaky_relu(slope=0.2)")
+
+
+@pytest.fixture(autouse=True)
+def on_processors(backend):
+    if backend == "cuda":
+        pytest.skip("stacks of several sizes are not padded on cuda yet")
+
+
+def members_of(n, n_layers=2, seed=0, n_in=5, n_out=3, smoothing=False):
+    """Return members that differ in all that may differ, some of them alike and side by side."""
+    draw = np.random.default_rng(seed)
+    found = []
+    for i in range(n):
+        if i % 3 != 2:
+            widths = [int(w) for w in draw.integers(1, 20, n_layers)]
+            activations = [str(a) for a in draw.choice(ACTIVATIONS, n_layers)]
+            dropout = tuple(float(r) for r in draw.choice([0.0, 0.25, 0.5], n_layers))
+        net = build_architecture((n_in, *widths, n_out), activations, "softmax", "categorical_cross_entropy")
+        found.append(Member(net, dropout, seed=i // 2, model_id=i, initialiser=("he", "glorot", "nielsen")[i % 3]))
+    return found
+
+
+def data(n_rows=37, n_in=5, n_out=3):
+    draw = np.random.default_rng(1)
+    return draw.standard_normal((n_rows, n_in)), draw.integers(0, n_out, n_rows)
+
+
+def train(members, rates, backend, dtype, epochs=3, **options):
+    net = Network.mixed(members, dtype=dtype, backend=backend)
+    trainer = Trainer(net, learning_rate=rates, batch_size=8, **options)
+    history = trainer.fit(*data(), epochs, validation=data(21))
+    return net, trainer, history
+
+
+def difference(x, y):
+    return float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-30))
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_each_model_of_a_mixed_stack_is_trained_as_alone(backend, dtype, n_layers):
+    members, rates = members_of(8, n_layers), 10.0 ** np.linspace(-3, -1, 8)
+    options = {"optimizer": "adam", "l2": np.linspace(0, 1e-2, 8), "clip_norm": np.linspace(0.1, 2, 8)}
+    net, _, history = train(members, rates, backend, dtype, **options)
+    for m, member in enumerate(members):
+        of_one = options | {"l2": options["l2"][m], "clip_norm": options["clip_norm"][m]}
+        solo, _, its_history = train([member], rates[m], backend, dtype, **of_one)
+        near = 0 if backend == "numpy" else 1e-10 if dtype == "float64" else 1e-4
+        alone = net.alone(m)
+        assert alone.sizes == solo.sizes == member.architecture.sizes
+        for found, expected in zip(alone.weights + alone.biases, solo.weights + solo.biases, strict=True):
+            assert difference(found, expected) <= near
+        assert difference(net.predict(data()[0])[m], solo.predict(data()[0])[0]) <= near
+        for name in ("cost", "validation_cost"):
+            assert difference(history[name][:, m], its_history[name][:, 0]) <= near
+
+
+def test_the_padding_of_a_mixed_stack_stays_zero(backend):
+    members = members_of(6)
+    net, trainer, _ = train(members, 1e-2, backend, "float64", optimizer="adam")
+    for buffer in (net.parameters.theta, *trainer.state.values()):
+        values = np.array(net.backend.to_host(buffer))
+        for m in range(len(members)):
+            for tensor in net._tensors_in(values, m):
+                tensor[...] = 0
+        assert not values.any()
+
+
+def test_moving_a_mixed_stack_to_another_backend_keeps_every_model(backend):
+    net = Network.mixed(members_of(5), dtype="float64", backend="numpy")
+    before = [[w.copy() for w in net.alone(m).weights] for m in range(5)]
+    X = data()[0]
+    outputs = net.predict(X)
+    net.move_to(backend)
+    for m in range(5):
+        assert all(np.array_equal(x, y) for x, y in zip(net.alone(m).weights, before[m], strict=True))
+    assert difference(net.predict(X), outputs) < 1e-12
+
+
+def test_models_that_are_taken_out_of_a_stack_keep_weights_seeds_and_numbers(backend):
+    members = members_of(7)
+    net = Network.mixed(members, backend=backend)
+    some = net.take([5, 0, 3])
+    assert some.members == tuple(net.members[m] for m in (5, 0, 3))
+    assert np.array_equal(some.predict(data()[0]), net.predict(data()[0])[[5, 0, 3]])
+
+
+def test_initial_weights_of_a_mixed_stack_are_those_of_each_model_alone(backend):
+    members = members_of(6)
+    net = Network.mixed(members, backend=backend)
+    for m, member in enumerate(members):
+        solo = Network.mixed([member], backend="numpy")
+        assert all(np.array_equal(x, y) for x, y in zip(net.alone(m).weights, solo.weights, strict=True))
+
+
+def build(sizes=(5, 4, 3), activation="relu", output="softmax", cost="categorical_cross_entropy", normalisation=None):
+    net = build_architecture(sizes, activation, output, cost, normalisation)
+    return Member(net, (0.0,) * (len(sizes) - 2))
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        (build((5, 4, 4, 3)), "number of layers 3, member 0 has 2"),
+        (build((6, 4, 3)), "input size 6"),
+        (build((5, 4, 2)), "output size 2"),
+        (build(output="sigmoid", cost="cross_entropy"), "output activation sigmoid"),
+        (build(cost="quadratic", output="sigmoid"), "output activation sigmoid"),
+        (build(normalisation="layer"), "normalisation"),
+    ],
+)
+def test_members_that_do_not_go_together_are_refused_by_name(other, text):
+    with pytest.raises(ConfigurationError, match=text):
+        Network.mixed([build(), other], backend="numpy")
+
+
+def test_normalised_members_have_to_be_alike():
+    with pytest.raises(ConfigurationError, match="normalised layers have to be alike"):
+        Network.mixed([build(normalisation="layer"), build((5, 3, 3), normalisation="layer")], backend="numpy")
+
+
+def test_an_empty_stack_is_refused():
+    with pytest.raises(ConfigurationError, match="at least one member"):
+        Network.mixed([], backend="numpy")
+
+
+def test_what_works_on_models_that_are_alike_says_so():
+    net = Network.mixed([build(), build((5, 3, 3))], backend="numpy")
+    X, Y = data()
+    for call in (lambda: net.forward(X), lambda: net.backpropagate(X, Y), lambda: net.set_weights(0, np.ones((4, 5)))):
+        with pytest.raises(ConfigurationError, match=r"take one out of it: net\.alone\(0\)"):
+            call()
