@@ -156,6 +156,23 @@ def test_a_stack_that_was_rebuilt_without_stopped_models_goes_on(backend, tmp_pa
     expect_same_training(whole, again)
 
 
+class StopsSome(Monitor):
+    """Stops two of eight models after the first epoch, which are worth rebuilding the stack, and one after the next."""
+
+    def epoch_ended(self, report):
+        stopped = {1: [1, 4], 2: [0]}.get(report.epoch, [])
+        return gpumlp.Stop("enough", np.isin(np.arange(8), stopped))
+
+
+def test_a_stack_goes_on_with_the_models_that_it_had_been_rebuilt_for(backend, tmp_path):
+    whole = trained(backend, [StopsSome()], n_models=8)
+    broken_off(backend, tmp_path, 2 * STEPS + 3, [StopsSome()], n_models=8)
+    assert read_checkpoint(sorted(tmp_path.iterdir())[-1])["active"].tolist() == [0, 2, 3, 5, 6, 7]
+    again = trained(backend, [StopsSome()], Checkpoints(tmp_path), resume=True, n_models=8)
+    expect_same_training(whole, again)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])  # which compute each kind of network by itself
 def test_a_stack_of_different_networks_goes_on(backend, tmp_path):
     def fit(monitors=(), checkpoints=None, resume=False, sizes=((4, 6, 3), (4, 5, 3))):
         nets = [network(s, a, "softmax", "categorical_cross_entropy") for s, a in zip(sizes, ACTIVATIONS, strict=True)]
