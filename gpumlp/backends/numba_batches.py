@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,29 +32,25 @@ GIVEN_DTYPES = frozenset(
 ORDER_OPERATIONS = 150  # of a row's place in an order
 
 
-class NumbaRowWindow(RowWindow):
-    """The row numbers of the next batches, computed by a loop, on all threads where there are many orders."""
+class Orders:
+    """The rows of a part of an epoch in the order of each model, or of all, computed by a loop.
 
-    def __init__(self, source: BatchSource, n_orders: int) -> None:
-        super().__init__(source, n_orders)
-        self._position = np.zeros(1, np.int64)
-        self._keys = np.empty((n_orders, 8), np.uint32)  # of `_epoch`
+    rows      (n_orders, n), overwritten
+    clock_of  clock_of(room) -> the clock whose POSITION is that of the first row
+    """
+
+    def __init__(self, source: BatchSource, rows: Array, clock_of: Callable[[Room], Any]) -> None:
+        self.source, self.rows, self._clock_of = source, rows, clock_of
+        self._keys = np.empty((len(rows), 8), np.uint32)  # of `_epoch`
         self._epoch = -1
-        self._order: Program | None = None
 
-    def _fill(self, epoch: int, first: int) -> None:
-        if self.source.keys is None:
-            super()._fill(epoch, first)
-            return
+    def begin_epoch(self, epoch: int) -> None:
+        """Let the orders be those of an epoch."""
         if epoch != self._epoch:
             self._keys[:], self._epoch = streams.shuffle_keys(self.source.keys, epoch), epoch
-        if self._order is None:
-            self._order = Program([self._stage()], threads.count())
-        self._position[0] = first
-        self._order()
 
-    def _stage(self) -> Stage:
-        """Return what computes all orders of the window: where `counts` rows stand, and the rows there."""
+    def stage(self) -> Stage:
+        """Return what computes the rows of all orders."""
         source, (n_orders, size) = self.source, self.rows.shape
         none, counts = np.empty(0, np.int64), np.full(n_orders, source.n_places)
         if source.counts is not None:
@@ -62,16 +58,36 @@ class NumbaRowWindow(RowWindow):
         for n in np.unique(counts):
             feistel.check_size(int(n))
         halves = np.array([feistel.half_bits(int(n)) for n in counts])
-        lines, line = (none if x is None else x.reshape(-1) for x in (source.rows, source.fold))
-        line = np.zeros(n_orders, np.int64) if source.fold is None else line
-        given = (self._keys.reshape(-1), counts, halves, lines, line, source.n_places, self._position, size)
+        lines = none if source.rows is None else source.rows.reshape(-1)
+        line = np.zeros(n_orders, np.int64) if source.fold is None else source.fold
+        given = (self._keys.reshape(-1), counts, halves, lines, line, source.n_places)
         order = loop("order_rows", np.float32)
 
         def some(first: int, last: int, room: Room) -> Call:
             words = room("places", size, np.uint32), room("walking", size, np.uint32), room("outside", size, np.int64)
-            return bind(order, *given, first, last, *words, self.rows.reshape(-1))
+            return bind(order, *given, self._clock_of(room), size, first, last, *words, self.rows.reshape(-1))
 
         return Atoms(n_orders, 1, n_orders * size * ORDER_OPERATIONS * OPERATION, some)
+
+
+class NumbaRowWindow(RowWindow):
+    """The row numbers of the next batches, computed by a loop, on all threads where there are many orders."""
+
+    def __init__(self, source: BatchSource, n_orders: int) -> None:
+        super().__init__(source, n_orders)
+        self._clock = np.zeros(3, np.int64)
+        self._orders: Orders | None = None
+
+    def _fill(self, epoch: int, first: int) -> None:
+        if self.source.keys is None:
+            super()._fill(epoch, first)
+            return
+        if self._orders is None:
+            self._orders = Orders(self.source, self.rows, clock_of=lambda room: self._clock)
+            self._compute = Program([self._orders.stage()], threads.count())
+        self._orders.begin_epoch(epoch)
+        self._clock[POSITION] = first
+        self._compute()
 
 
 class Bringing:
@@ -150,28 +166,55 @@ def batch_stages(
     told = (bringing.known, bringing.amount, tally.values[WEIGHT], bringing.ahead.reshape(-1), table, bringing.at)
     begin = bind(loop("begin_step", dtype), clock, source.batch, *told)
     stages: list[Stage] = [Atoms(1, 1, table.size * OPERATION, lambda first, last, room: begin)]
-    given: Sequence[Any]
-    if source.X.dtype.name in GIVEN_DTYPES:
-        take, given = loop("take_rows", dtype, given=source.X.dtype), (source.X.reshape(-1), source.X.shape[1])
-        stages.append(taking(take, given, bringing, batch.a0))
-    else:
+    stages += taking_stages(source, batch, bringing.window.rows, bringing.at)
+    if not reads_inputs(source):
         bringing.takers.append(take_launch(source.X, batch.a0, block_size))
-    if source.codes is not None and source.Y.dtype == np.int64:
-        take = loop("take_codes", dtype, given=source.codes.dtype)
-        given = (source.Y.reshape(-1), *model_flat(source.codes.reshape(source.n_codes, -1)), batch.y.shape[2])
-        stages.append(taking(take, given, bringing, batch.y))
-    elif source.codes is None and source.Y.dtype.name in GIVEN_DTYPES:
-        take, given = loop("take_rows", dtype, given=source.Y.dtype), (source.Y.reshape(-1), batch.y.shape[2])
-        stages.append(taking(take, given, bringing, batch.y))
-    else:
+    if not reads_targets(source):
         bringing.takers.append(target_launch(source, batch.y))
     return bringing, stages
 
 
-def taking(take: Loop, given: Sequence[Any], bringing: Bringing, out: Array) -> Atoms:
+def reads_inputs(source: BatchSource) -> bool:
+    """Tell whether there is a loop for the inputs' dtype."""
+    return source.X.dtype.name in GIVEN_DTYPES
+
+
+def reads_targets(source: BatchSource) -> bool:
+    """Tell whether there is a loop for the targets' dtype, or the labels'."""
+    return source.Y.dtype == np.int64 if source.codes is not None else source.Y.dtype.name in GIVEN_DTYPES
+
+
+def is_read_by_a_loop(source: BatchSource) -> bool:
+    """Tell whether a batch is brought without NumPy."""
+    return reads_inputs(source) and reads_targets(source)
+
+
+def taking_stages(source: BatchSource, batch: Batch, rows: Array, at: Array) -> list[Stage]:
+    """Return the stages that fill a0 and y of a batch, as far as there are loops for their dtypes.
+
+    rows   (1 or n_orders, n) row numbers, among which the batch begins at at[0]
+    """
+    stages: list[Stage] = []
+    dtype = batch.a0.dtype
+    if reads_inputs(source):
+        take = loop("take_rows", dtype, given=source.X.dtype)
+        stages.append(taking(take, (source.X.reshape(-1), source.X.shape[1]), rows, at, batch.a0))
+    if not reads_targets(source):
+        return stages
+    if source.codes is not None:
+        take = loop("take_codes", dtype, given=source.codes.dtype)
+        given = (source.Y.reshape(-1), *model_flat(source.codes.reshape(source.n_codes, -1)), batch.y.shape[2])
+        stages.append(taking(take, given, rows, at, batch.y))
+    else:
+        take = loop("take_rows", dtype, given=source.Y.dtype)
+        stages.append(taking(take, (source.Y.reshape(-1), batch.y.shape[2]), rows, at, batch.y))
+    return stages
+
+
+def taking(take: Loop, given: Sequence[Any], rows: Array, at: Array, out: Array) -> Atoms:
     """Return the stage that fills `out` (n_orders or n_models, batch, n) from the rows of the window."""
     n_lines, batch, n = out.shape
-    shared = (*given, *model_flat(bringing.window.rows), bringing.at, batch)
+    shared = (*given, *model_flat(rows), at, batch)
 
     def some(first: int, last: int, room: Room) -> Call:
         return bind(take, *shared, first, last, out.reshape(-1))

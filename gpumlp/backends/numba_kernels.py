@@ -766,6 +766,26 @@ def begin_step(
         table[i] = ahead[begin + i]
 
 
+def begin_steps(clock: Ints, batch: Int, own: Ints) -> None:
+    """own <- a thread's clock, which is to be moved on before each step."""
+    own[STEP], own[POSITION] = clock[STEP] - 1, clock[POSITION] - batch
+
+
+def begin_own_step(
+    clock: Ints, batch: Int, n_models: Int, first: Int, last: Int, ahead: Reals, table: Reals, own: Ints
+) -> None:
+    """Move a thread's clock on; table (n, n_models) <- the numbers of its step, for the models from `first` on.
+
+    clock   as it was before the first of these steps, whose numbers stand first in `ahead`
+    """
+    own[STEP] += 1
+    own[POSITION] += batch
+    begin = (own[STEP] - clock[STEP]) * table.size
+    for i in range(table.size // n_models):
+        for m in range(first, last):
+            table[i * n_models + m] = ahead[begin + i * n_models + m]
+
+
 def mix(x: Word, key: Word) -> Word:
     """Return a hash of x under a round key."""
     x = word((x ^ key) * word(0x9E3779B1))
@@ -800,7 +820,7 @@ def order_rows(
     lines: Ints,
     line: Ints,
     n_places: Int,
-    position: Ints,
+    clock: Ints,
     size: Int,
     first: Int,
     last: Int,
@@ -809,18 +829,17 @@ def order_rows(
     outside: Ints,
     rows: Ints,
 ) -> None:
-    """rows[order, i] <- the row at the position + i of the orders from `first` on; beyond the last it is repeated.
+    """rows[order, i] <- the row at the clock's position + i of the orders from `first` on; the last one is repeated.
 
     keys             (n_orders, 8) round keys of this epoch
     counts, halves   (n_orders,) places of each order, and half the bits of their numbers
     lines, line      (n_lines, n_places) the row at each place, or empty; (n_orders,) the line of each order
-    position         (1,)
     places, walking, outside   room for `size` numbers each
     """
     for order in range(first, last):
         own, half, end = keys[8 * order : 8 * order + 8], word(halves[order]), counts[order] - 1
         for i in range(size):
-            places[i] = word(min(position[0] + i, end))
+            places[i] = word(min(clock[POSITION] + i, end))
         permute(places[:size], own, half)
         n_outside = 0
         for i in range(size):

@@ -366,7 +366,7 @@ class NumpyBackend:
 
     # ---------------------------------------------------------------- capture
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
         """Return a function that repeats the calls that `step` makes, and has made none of them yet."""
         launches: list[Launch] = []
         self._captured = launches
@@ -376,8 +376,9 @@ class NumpyBackend:
             self._captured = None
 
         def replay() -> None:
-            for launch in launches:
-                launch()
+            for _ in range(times):
+                for launch in launches:
+                    launch()
 
         return replay
 

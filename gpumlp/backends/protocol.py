@@ -175,6 +175,18 @@ def of_all(activation: LayerActivation) -> Activation:
     return activation
 
 
+@dataclass(frozen=True)
+class Rates:
+    """The dropout of a layer in which the models of a padded stack differ.
+
+    thresholds   (n_models,) uint32: a unit stays if its random word reaches it, with 0 always
+    scales       (n_models, 2): what units that stay grow by, 1 / (1 - rate), and the share that stays, 1 - rate
+    """
+
+    thresholds: Array
+    scales: Array
+
+
 @dataclass
 class Dropout:
     """Dropout behind one hidden layer, while training.
@@ -184,7 +196,7 @@ class Dropout:
     keys    (n_models, 2) words
     clock   names the step, of which the mask is a function
     mask    (n_models, batch, features) bool, where a backend keeps the mask for the way back; None: it is drawn again
-    rates   in a padded stack whose models differ: the rate of each, which may be 0; `rate` is then the highest
+    rates   where the models of a padded stack differ: of each; `rate` is then the highest
     """
 
     layer: int
@@ -192,7 +204,7 @@ class Dropout:
     keys: Any
     clock: Array
     mask: Array | None = None
-    rates: tuple[float, ...] | None = None
+    rates: Rates | None = None
 
 
 @dataclass
@@ -426,8 +438,10 @@ class Backend(Protocol):
         """Return the context in which a user's call computes: the device is current, its settings are made."""
         ...
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
         """Return a function that does what `step` does, on the same buffers, at each call, with less and less ado.
+
+        times   how often it does so in a call
 
         `step` is called a few times at most, and only calls methods of this backend.
         """

@@ -12,7 +12,7 @@ from gpumlp.convert.one_model import as_model
 from gpumlp.errors import ModelFileError, TensorsFileError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
-from gpumlp.saved_model.files import write_file
+from gpumlp.saved_model.files import expect_model_file, write_file
 from gpumlp.saved_model.header import arrays_of, header_of, read_header
 from gpumlp.saved_model.loading import restore
 from gpumlp.saved_model.npz import expect_array
@@ -42,6 +42,7 @@ def load_safetensors(path: str | Path, backend: str | None = "auto", device: str
     """
     path = Path(path)
     try:
+        expect_model_file(path)
         with open(path, "rb") as file:
             return restore(SafetensorsFile(path, file), backend, device)
     except TensorsFileError as error:

@@ -17,6 +17,7 @@ from gpumlp.network.members import find_runs, stacked_architecture
 from gpumlp.network.parameters import ParameterLayout, Parameters
 from gpumlp.network.workspace import Workspace, build_dropout
 from gpumlp.randomness.seeds import model_keys
+from gpumlp.training.active import WORTH_REBUILDING
 
 
 class Ruler:
@@ -47,26 +48,41 @@ class Ruler:
 def bytes_of(jobs: Sequence[Job], data: DataShape, backend: Backend) -> int:
     """Return how many bytes training these jobs as one stack takes on the backend.
 
-    Counted are parameters, gradients, the rule's state, kept copies, the buffers of a batch and of an evaluation, row
-    numbers and sample weights; and on a device the data. Not counted is the scratch of kernels and libraries.
+    Counted are parameters, the rule's state, kept copies, gradients and the buffers of a batch and of an evaluation;
+    most of that once more, for the stack that is rebuilt when models have stopped; row numbers and sample weights; and
+    on a device the data. Not counted is the scratch of kernels and libraries.
     """
     ruler: Any = Ruler(backend)
+    p = _parameters(jobs, ruler)
+    for _ in RULES.get(jobs[0].optimizer).state:
+        ruler.empty(p.theta.shape)
+    _step(jobs, data, ruler, p)
+    once_more = (1 - WORTH_REBUILDING) * ruler.bytes if len(jobs) > 1 else 0
+    n_keepers = 2 if any(job.monitors for job in jobs) else 1  # of the last finite epoch, and of a best one
+    ruler.empty((n_keepers, *p.theta.shape))
+    return int(ruler.bytes + once_more) + _bytes_of_rows(jobs, data, on_device=backend.device != "cpu")
+
+
+def _parameters(jobs: Sequence[Job], ruler: Any) -> Parameters:
+    net = stacked_architecture([job.member for job in jobs])
+    return Parameters(ruler, ParameterLayout(net.sizes, net.normalisation), len(jobs))
+
+
+def _step(jobs: Sequence[Job], data: DataShape, ruler: Any, p: Parameters) -> None:
+    """Take what a step and an evaluation compute in."""
     members, first, n_models = [job.member for job in jobs], jobs[0], len(jobs)
     net, runs = stacked_architecture(members), find_runs(members)
     runs = runs if len(runs) > 1 else ()
-    p = Parameters(ruler, ParameterLayout(net.sizes, net.normalisation), n_models)
-    keepers = 1 + (1 if any(job.monitors for job in jobs) else 0)  # its last finite epoch's, and a best epoch's
-    ruler.empty((1 + len(RULES.get(first.optimizer).state) + keepers, *p.theta.shape))  # with the gradients
+    Parameters(ruler, p.layout, n_models, "the gradients")
     batch, own_rows = data.batch_of(first), any(job.rows is not None for job in jobs)
     n_inputs = n_models if first.shuffle or own_rows else 1
     n_weights = 1 if first.sample_weight is None else n_models
     Workspace(ruler, net, p, batch, n_inputs, n_weights, in_place=True, backward=True, runs=runs)
     keys = model_keys([m.seed for m in members], [m.model_id for m in members])
     build_dropout(ruler, [m.dropout for m in members], net.sizes, batch, keys, np.zeros(3, np.int64))
-    if first.validation_rows is not None:
-        most = max(len(job.validation_rows) for job in jobs if job.validation_rows is not None)
-        Workspace(ruler, net, p, min(ROWS_AT_A_TIME, most), n_models, in_place=True, runs=runs)
-    return int(ruler.bytes) + _bytes_of_rows(jobs, data, on_device=backend.device != "cpu")
+    held_out = [len(job.validation_rows) for job in jobs if job.validation_rows is not None]
+    if held_out:
+        Workspace(ruler, net, p, min(ROWS_AT_A_TIME, max(held_out)), n_models, in_place=True, runs=runs)
 
 
 def _bytes_of_rows(jobs: Sequence[Job], data: DataShape, on_device: bool) -> int:

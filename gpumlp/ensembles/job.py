@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gpumlp.errors import DivergenceError
 from gpumlp.formulas.update_rules import UpdateRule
@@ -57,9 +57,11 @@ class Outcome:
     history   as of a fit of this model alone; `seconds` are those of its stack's epochs
     error     why it ended early, with the weights of its last finite epoch; None if it did not diverge
     seconds   its share of its stack's time
+    state     what the update rule keeps at the end, by name, (1, n_params): a Trainer with it goes on from there
     """
 
     network: Network
     history: History
     error: DivergenceError | None
     seconds: float
+    state: Mapping[str, HostArray] = field(default_factory=dict)

@@ -40,20 +40,25 @@ class DataShape:
         return n_rows if job.batch_size == "full" else min(int(job.batch_size), n_rows)
 
 
-def kind_of(job: Job, data: DataShape) -> Hashable:
+def kind_of(job: Job, data: DataShape, rules: dict[int, tuple[UpdateRule, Hashable]]) -> Hashable:
     """Return what is equal for all jobs of a stack; those of different kinds are never trained together.
 
     Activations, dropout, widths, all numbers of an update rule, l1, l2, clip_norm, schedules, seeds, rows, monitors and
     epochs may differ. A job without a penalty, or without a limit to its gradient, computes the same bits beside one
     that has it; one without sample weights would, too, but it would take a table of ones.
+
+    rules   what has been found out of update rules, by their identity, for the jobs that are yet to come
     """
+    rule = RULES.get(job.optimizer)
+    if id(rule) not in rules:
+        rules[id(rule)] = (rule, _of_rule(rule))  # with the rule itself, so that its identity stays its own
     net, batch = job.member.architecture, data.batch_of(job)
     return (
-        *_of_architecture(net, data.labels),
+        *_of_architecture(net, data.labels and net.sizes[-1] > 1),
         job.member.dropout if any(net.normalisation) else None,
         batch,
         -(-data.rows_of(job) // batch),
-        _of_rule(RULES.get(job.optimizer)),
+        rules[id(rule)][1],
         job.epochs == 0,
         job.shuffle,
         job.reduction,

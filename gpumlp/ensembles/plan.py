@@ -17,6 +17,7 @@ from gpumlp.ensembles.job import Job
 from gpumlp.ensembles.kinds import DataShape, check_job, kind_of
 from gpumlp.errors import OutOfMemory, readable_bytes
 from gpumlp.formulas.normalisation import BATCH, LAYER
+from gpumlp.formulas.update_rules import UpdateRule
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,10 @@ def plan(
     if memory is None and (free := there.free_bytes()) is not None:
         memory = int(SHARE * free)
     kinds: dict[Hashable, list[int]] = {}
+    rules: dict[int, tuple[UpdateRule, Hashable]] = {}
     for number, job in enumerate(jobs):
         check_job(job, number, data)
-        kinds.setdefault(kind_of(job, data), []).append(number)
+        kinds.setdefault(kind_of(job, data, rules), []).append(number)
     stacks = []
     for numbers in kinds.values():
         sizes = [jobs[i].member.architecture.sizes for i in numbers]

@@ -15,14 +15,17 @@ import numpy as np
 from gpumlp.ensembles.job import Job, Outcome
 from gpumlp.ensembles.kinds import combined_rule
 from gpumlp.ensembles.plan import Plan, plan
-from gpumlp.ensembles.watching import JobWatch, StackWatch
+from gpumlp.ensembles.watching import JobWatch, StackWatch, watch_stack
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.network import Network
 from gpumlp.shapes import HostArray
 from gpumlp.training.folds import Folds
+from gpumlp.training.monitors import Monitor
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, get_schedule
 from gpumlp.training.trainer import Trainer
+
+MOST_AT_ONCE = 10  # steps
 
 
 def train(
@@ -75,18 +78,21 @@ def train_stack(jobs: Sequence[Job], X: Any, Y: Any, dtype: Any, backend: str, d
     """Train the jobs of one stack at once and return what became of each."""
     began = perf_counter()
     net = build_network(jobs, dtype, backend, device)
-    trainer = build_trainer(net, jobs)
-    watches = [JobWatch(job, place, len(X if job.rows is None else job.rows)) for place, job in enumerate(jobs)]
+    n_rows = [len(X if job.rows is None else job.rows) for job in jobs]
+    trainer = build_trainer(net, jobs, n_rows[0])
+    watches = [JobWatch(job, place, n) for place, (job, n) in enumerate(zip(jobs, n_rows, strict=True))]
     with suppress(DivergenceError):  # of the last model that was left; each one's own is kept
-        fit(trainer, jobs, X, Y, StackWatch(watches))
+        fit(trainer, jobs, X, Y, watch_stack(watches))
     seconds = perf_counter() - began
     n_epochs = sum(len(watch.history) for watch in watches)
+    states = {name: net.backend.to_host(kept) for name, kept in trainer.state.items()}
     return [
         Outcome(
             net if len(jobs) == 1 else net.alone(place),
             watch.finished(trainer.divergences.get(place)),
             trainer.divergences.get(place),
             seconds * len(watch.history) / n_epochs if n_epochs else seconds / len(jobs),
+            {name: net.line_of(place, kept) for name, kept in states.items()},
         )
         for place, watch in enumerate(watches)
     ]
@@ -105,8 +111,11 @@ def build_network(jobs: Sequence[Job], dtype: Any, backend: str, device: str | N
     return net
 
 
-def build_trainer(net: Network, jobs: Sequence[Job]) -> Trainer:
-    """Return the trainer of a stack, with each job's numbers, and what all of its jobs have in common."""
+def build_trainer(net: Network, jobs: Sequence[Job], n_rows: int) -> Trainer:
+    """Return the trainer of a stack, with each job's numbers, and what all of its jobs have in common.
+
+    n_rows   of the first job, whose number of batches all have
+    """
     first = jobs[0]
     return Trainer(
         net,
@@ -117,13 +126,26 @@ def build_trainer(net: Network, jobs: Sequence[Job]) -> Trainer:
         [job.l2 for job in jobs],
         [job.l1 for job in jobs],
         limits_of([job.clip_norm for job in jobs]),
-        [schedule_of(job) for job in jobs],
+        schedules_of(jobs),
         first.shuffle,
         first.train_biases,
         first.momentum_on_biases,
         on_divergence="stop",
+        steps_per_launch=steps_at_once(jobs, n_rows),
         penalty=first.penalty,
     )
+
+
+def steps_at_once(jobs: Sequence[Job], n_rows: int) -> int:
+    """Return how many steps of a stack are performed at once: a part of its full batches, if nobody is told of each."""
+    told = any(type(m).step_ended is not Monitor.step_ended for job in jobs for m in job.monitors)
+    if len(jobs) == 1 or told:
+        return 1
+    batch = jobs[0].batch_size
+    full = 1 if batch == "full" else n_rows // min(int(batch), n_rows)
+    most = min(MOST_AT_ONCE, full)
+    even = max(n for n in range(1, most + 1) if full % n == 0)
+    return even if 2 * even > most else most
 
 
 def limits_of(clip_norms: Sequence[float | None]) -> list[float] | None:
@@ -131,6 +153,14 @@ def limits_of(clip_norms: Sequence[float | None]) -> list[float] | None:
     if all(limit is None for limit in clip_norms):
         return None
     return [inf if limit is None else limit for limit in clip_norms]
+
+
+def schedules_of(jobs: Sequence[Job]) -> list[Schedule | ReduceOnPlateau]:
+    """Return each job's schedule; those that are alike are one, which is computed once."""
+    found: dict[tuple[Any, int], Schedule | ReduceOnPlateau] = {}
+    for job in jobs:
+        found.setdefault((job.schedule, job.epochs), schedule_of(job))
+    return [found[job.schedule, job.epochs] for job in jobs]
 
 
 def schedule_of(job: Job) -> Schedule | ReduceOnPlateau:

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpumlp.ensembles.job import Job
 from gpumlp.errors import DivergenceError
+from gpumlp.network.network import Network
 from gpumlp.training.history import History
 from gpumlp.training.monitors import EpochReport, Monitor, OfEachModel, PerModel, RunInfo, Stop, WeightKeeper
 
@@ -28,6 +29,7 @@ class JobWatch:
         self.job, self.place, self.n_rows = job, place, n_rows
         self.history = History((job.member.model_id,))
         self.ended = False
+        self._network: Network | None = None
         self.told = [m for m in job.monitors if type(m).step_ended is not Monitor.step_ended]
 
     def begin(self, run: RunInfo, keepers: SharedKeepers, ends: ExitStack) -> None:
@@ -39,10 +41,19 @@ class JobWatch:
             epochs=self.job.epochs,
             n_rows=self.n_rows,
             keeper=keepers.of_model(self.place),
+            network=lambda: self._network_of(run.network()),
         )
         for monitor in self.job.monitors:
             ends.callback(monitor.training_ended)
             monitor.training_began(own)
+
+    def _network_of(self, stack: Network) -> Network:
+        """Return the job's model as it is now; it is one network that follows the stack when it is asked for."""
+        if self._network is None:
+            self._network = stack.alone(self.place)
+        else:
+            self._network.put(0, stack, self.place)
+        return self._network
 
     def after_epoch(self, report: EpochReport, predictions: Callable[[], tuple[Any, Any]]) -> EpochReport:
         """Tell the monitors of an epoch, heed what they wish, and return the report that they saw."""
@@ -107,12 +118,6 @@ class StackWatch(Monitor):
                 monitor.epoch_began(epoch)
         self.keepers.settle()
 
-    def step_ended(self, step: int) -> None:
-        for watch in self._active():
-            for monitor in watch.told:
-                monitor.step_ended(step)
-        self.keepers.settle()
-
     def epoch_ended(self, report: EpochReport) -> Stop | None:
         active, predictions = report.active, _once(report.predictions)
         added: dict[str, PerModel] = {}
@@ -135,6 +140,21 @@ class StackWatch(Monitor):
         finally:
             if self._keepers is not None:
                 self._keepers.settle()
+
+
+class StepWatch(StackWatch):
+    """One that tells of steps, too: a call in each step that most stacks can spare."""
+
+    def step_ended(self, step: int) -> None:
+        for watch in self._active():
+            for monitor in watch.told:
+                monitor.step_ended(step)
+        self.keepers.settle()
+
+
+def watch_stack(watches: Sequence[JobWatch]) -> StackWatch:
+    """Return what tells the jobs' monitors, of steps only where one listens to them."""
+    return StepWatch(watches) if any(watch.told for watch in watches) else StackWatch(watches)
 
 
 class SharedKeepers:

@@ -215,6 +215,19 @@ class Network:
         """Return one model of the stack, by its place from 0, as a network of its own, with a copy of its weights."""
         return self.take([model])
 
+    def line_of(self, model: int, kept: HostArray) -> HostArray:
+        """Return what is kept for each parameter of a model as a network of it alone would keep it, (1, n_params).
+
+        kept   (n_models, n_params) of this stack
+        """
+        member = self.members[model]
+        layout = ParameterLayout(member.architecture.sizes, member.architecture.normalisation)
+        line = np.zeros((1, layout.n_params), kept.dtype)
+        own = layout.of_model(line[0], layout.sizes, False)
+        for x, out in zip(self._tensors_in(kept, model), own, strict=True):
+            out[...] = x
+        return line
+
     def _tensors(self, model: int) -> list[Array]:
         """Return views of all that a model knows, in its own sizes: W by layer, b by layer, and what normalises."""
         return self._tensors_in(self.parameters.theta, model)

@@ -16,6 +16,7 @@ from gpumlp.backends.protocol import (
     LayerActivation,
     Normalisation,
     PerModel,
+    Rates,
     StepNumbers,
 )
 from gpumlp.formulas.activations import reads_z
@@ -23,6 +24,7 @@ from gpumlp.formulas.normalisation import LAYER
 from gpumlp.network.architecture import Architecture
 from gpumlp.network.members import Run
 from gpumlp.network.parameters import Parameters
+from gpumlp.randomness.streams import dropout_threshold
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def padded_activations(
     for l, (f, n) in enumerate(zip(architecture.activations, architecture.sizes[1:], strict=True)):
         of_runs = [run.architecture.activations[l] for run in runs]
         widths = [run.architecture.sizes[l + 1] for run in runs]
-        different = tuple(dict.fromkeys(of_runs))
+        different = tuple(sorted(dict.fromkeys(of_runs), key=lambda f: f.name))  # whatever the order: one kernel
         if different == (f,) and set(widths) == {n}:
             found.append(f)
         else:
@@ -205,9 +207,17 @@ def build_dropout(
             found.append(None)
         else:
             mask = backend.empty((len(of_models), batch, n), np.bool_) if backend.keeps_masks else None
-            differing = tuple(of_models) if len(set(of_models)) > 1 else None
-            found.append(Dropout(layer, max(of_models), backend.asarray(keys), clock, mask, differing))
+            differ = backend.pads_models and len(set(of_models)) > 1
+            of_each = build_rates(backend, of_models) if differ else None
+            found.append(Dropout(layer, max(of_models), backend.asarray(keys), clock, mask, of_each))
     return [*found, None]
+
+
+def build_rates(backend: Backend, rates: Sequence[float]) -> Rates:
+    """Return the dropout of a layer in which models have these rates."""
+    thresholds = np.array([dropout_threshold(rate) for rate in rates], np.uint32)
+    scales = np.array([(1 / (1 - rate), 1 - rate) for rate in rates], backend.dtype)
+    return Rates(backend.asarray(thresholds), backend.asarray(scales))
 
 
 def dropout_of(part: Part, dropout: Sequence[Dropout | None] | None) -> list[Dropout | None]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gpumlp.atomic import replacing
 from gpumlp.errors import ConfigurationError, unknown_name
+from gpumlp.network.network import Network
 from gpumlp.training.differences import expect_same
 
 PerModel = NDArray[Any]
@@ -32,6 +33,7 @@ class RunInfo:
     first_epoch   epochs done before, since the last reset
     epochs_done   epochs of this `fit` that are done already, where it goes on from a checkpoint
     keeper        keeper() -> WeightKeeper: a place for one copy of all weights
+    network       network() -> Network: the models with their present weights, to look at
     """
 
     n_models: int
@@ -43,6 +45,7 @@ class RunInfo:
     batch: int
     device: str
     keeper: Callable[[], WeightKeeper]
+    network: Callable[[], Network]
     epochs_done: int = 0
 
 

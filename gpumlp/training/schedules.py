@@ -174,9 +174,10 @@ class Schedules:
         several = [given] if self.is_one else given
         if len(several) not in (1, n_models):
             raise ConfigurationError(f"{len(several)} schedules for {n_models} models; give one, or one for each model")
+        found = [get_schedule(each) for each in several]
+        self.look_at_results = any(isinstance(schedule, ReduceOnPlateau) for schedule in found)
         # one that looks at results belongs to one trainer
-        self.of_models: tuple[Schedule | ReduceOnPlateau, ...] = tuple(copy(get_schedule(each)) for each in several)
-        self.look_at_results = any(isinstance(schedule, ReduceOnPlateau) for schedule in self.of_models)
+        self.of_models = tuple(copy(s) if isinstance(s, ReduceOnPlateau) else s for s in found)
 
     def take(self, models: Any) -> Schedules:
         """Return the schedules of some models, by their places; what has been seen of results is shared."""
@@ -204,8 +205,9 @@ class Schedules:
     def factors(self, first_step: int, epoch: int, n_steps: int, last_epoch: int) -> Times:
         """Return the factor of each step of an epoch, (n_steps, 1 or n_models); 1 where results alone matter."""
         plan = (first_step, epoch, n_steps, last_epoch)
-        each = [s.factors(*plan) if isinstance(s, Schedule) else np.ones(n_steps) for s in self.of_models]
-        return np.stack(each, axis=1)
+        different = {id(s): s for s in self.of_models}  # many models may share one
+        of = {key: s.factors(*plan) if isinstance(s, Schedule) else np.ones(n_steps) for key, s in different.items()}
+        return np.stack([of[id(s)] for s in self.of_models], axis=1)
 
     def after_epoch(self, report: EpochReport) -> NDArray[np.float64]:
         """Return what each model's learning rate is multiplied with from now on, as far as results matter."""

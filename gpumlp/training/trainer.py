@@ -508,6 +508,7 @@ class _Run:
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
             self._keeper,
+            lambda: self.net,
             self.epoch - self.first,
         )
         end = self.first + self.epochs
@@ -654,6 +655,7 @@ class _Keeper(WeightKeeper):
         self._kept = net.backend.empty(tuple(self._theta.shape), what="a copy of the parameters")
 
     def save(self, models: Any) -> None:
+        self._active().bring_weights()
         self._move(models, self._theta, self._kept)
 
     def restore(self, models: Any) -> None:

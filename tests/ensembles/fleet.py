@@ -76,9 +76,10 @@ RULES = {
 SCHEDULES = (None, "cosine", "exponential(rate=0.8)", "reduce_on_plateau(patience=0, threshold=0.1)")
 
 
-def mixed_jobs(n_jobs, n_rows, rule="adam", n_hidden=2, seed=0, **common):
+def mixed_jobs(n_jobs, n_rows, rule="adam", n_hidden=2, seed=0, widths=(3, 12), **common):
     """Return jobs of one kind that differ in all that may differ within it.
 
+    widths   of hidden layers: from the first number up to the second
     common   options of all jobs
     """
     draw = np.random.default_rng(seed)
@@ -92,7 +93,7 @@ def mixed_jobs(n_jobs, n_rows, rule="adam", n_hidden=2, seed=0, **common):
         held_out = pick(*folds)
         own = {
             "epochs": pick(2, 4, 5),
-            "hidden": tuple(int(n) for n in draw.integers(3, 12, n_hidden)),
+            "hidden": tuple(int(n) for n in draw.integers(*widths, n_hidden)),
             "activation": [pick("relu", "tanh", "sigmoid", "gelu", "leaky_relu(slope=0.2)") for _ in range(n_hidden)],
             "dropout": tuple(pick(0.0, 0.25, 0.5) for _ in range(n_hidden)),
             "smoothing": pick(0.0, 0.1),

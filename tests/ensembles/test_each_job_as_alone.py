@@ -93,15 +93,15 @@ def test_numbers_are_trained_on_as_labels_are():
 def of_rounding_alone(one):
     """Return the job without what turns on a comparison, which the last bit of a cost may decide."""
     schedule = "cosine" if str(one.schedule).startswith("reduce") else one.schedule
-    return replace(one, monitors=(), schedule=schedule, epochs=25 + one.epochs)
+    return replace(one, monitors=(), schedule=schedule, epochs=30 + one.epochs)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_after_100_steps_each_job_is_as_alone_on_every_backend(dtype, backend, affordable_steps):
     X, Y = data()
-    n_jobs = 6 if affordable_steps < 10**9 else 12
-    jobs = [of_rounding_alone(one) for one in mixed_jobs(n_jobs, len(X), seed=1)]
-    assert len(plan(jobs, X, Y, backend=backend).stacks) < len(jobs)
+    n_jobs = 4 if affordable_steps < 10**9 else 12
+    jobs = [of_rounding_alone(one) for one in mixed_jobs(n_jobs, len(X), seed=1, widths=(8, 11))]
+    assert len(plan(jobs, X, Y, backend=backend).stacks) == 1
     outcomes = train(jobs, X, Y, dtype=dtype, backend=backend)
     near = {"float32": 1e-4, "float64": 1e-10}[dtype]
     for one, outcome in zip(jobs, outcomes, strict=True):

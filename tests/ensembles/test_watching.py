@@ -112,6 +112,23 @@ class Empties(gpumlp.Monitor):
         self.keeper.restore(np.ones(1, bool))
 
 
+class SavesWithinAnEpoch(gpumlp.Monitor):
+    """Gives back the weights as of a step in the last epoch."""
+
+    def training_began(self, run):
+        self.keeper = run.keeper()
+
+    def epoch_began(self, epoch):
+        self.epoch = epoch
+
+    def step_ended(self, step):
+        if (self.epoch, step) == (5, 2):
+            self.keeper.save(np.ones(1, bool))
+
+    def training_ended(self):
+        self.keeper.restore(np.ones(1, bool))
+
+
 def test_what_a_jobs_keeper_holds_can_be_read_and_replaced():
     X, Y = data()
     jobs = [job(epochs=2), job(epochs=2, monitors=[Empties()], seed=1), notes(None, epochs=2, seed=2)]
@@ -121,3 +138,11 @@ def test_what_a_jobs_keeper_holds_can_be_read_and_replaced():
     assert np.isin(first.weights[0], jobs[1].monitors[0].kept).all()
     assert not theta(outcomes[1].network).any()
     assert all(theta(outcome.network).any() for outcome in (outcomes[0], outcomes[2]))
+
+
+def test_weights_are_kept_within_an_epoch_while_other_models_have_stopped():
+    X, Y = data()
+    jobs = [job(epochs=1, seed=1), job(epochs=5, monitors=[SavesWithinAnEpoch()])]
+    outcomes = train(jobs, X, Y, dtype="float64", backend="numpy")
+    alone = replace(jobs[1], monitors=[SavesWithinAnEpoch()])
+    assert np.array_equal(theta(outcomes[1].network), theta(solo(alone, X, Y)[0]))

@@ -172,7 +172,6 @@ def test_a_stack_goes_on_with_the_models_that_it_had_been_rebuilt_for(backend, t
     expect_same_training(whole, again)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])  # which compute each kind of network by itself
 def test_a_stack_of_different_networks_goes_on(backend, tmp_path):
     def fit(monitors=(), checkpoints=None, resume=False, sizes=((4, 6, 3), (4, 5, 3))):
         nets = [network(s, a, "softmax", "categorical_cross_entropy") for s, a in zip(sizes, ACTIVATIONS, strict=True)]

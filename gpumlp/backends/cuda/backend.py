@@ -27,9 +27,9 @@ from gpumlp.backends.protocol import (
     Dropout,
     LayerActivation,
     Normalisation,
+    PerModel,
     StepNumbers,
     Tally,
-    of_all,
 )
 from gpumlp.errors import DataError
 from gpumlp.formulas.activations import Activation
@@ -230,17 +230,19 @@ class CudaBackend:
         dropout: Dropout | None = None,
     ) -> None:
         """Set z = a_in W^T + b and a_out = f(z); z may be a_out itself."""
-        activation = of_all(activation)
         self.linear(a_in, W, z)
         n_models, batch, features = z.shape
         shape = {"n_models": n_models, "batch": batch}
-        if sources.is_softmax(activation):
+        mixing = Mixing.of(activation, dropout)
+        if sources.is_softmax(mixing.kinds[0]):
             threads, group, long_rows = self._row_shape(features)
             blocks = min(ceil_div(n_models * batch, threads // group), MAX_BLOCKS)
             module = sources.softmax(self.dtype, long_rows)
             self._launch(module, "softmax", blocks, threads, b=b, **shape, n_out=features, group=group, z=z, a=a_out)
             return
-        module = sources.bias_activation(activation, self.dtype, z is not a_out, dropout is not None)
+        module = sources.bias_activation(
+            mixing.kinds, self.dtype, z is not a_out, dropout is not None, mixing.mixed, mixing.rates
+        )
         self._launch(
             module,
             "bias_activation",
@@ -250,6 +252,7 @@ class CudaBackend:
             **shape,
             features=features,
             **self._mask_forward(dropout),
+            **mixing.tables,
             z=z,
             a=a_out,
         )
@@ -378,9 +381,9 @@ class CudaBackend:
         self._note(delta_next, W_next)
         self._gemm.backward(delta_next, W_next, delta)
         n_models, batch, features = delta.shape
-        tiles = self._tiles(batch, features)
+        tiles, mixing = self._tiles(batch, features), Mixing.of(activation, dropout)
         self._launch(
-            sources.hidden_delta(of_all(activation), self.dtype, dropout is not None),
+            sources.hidden_delta(mixing.kinds, self.dtype, dropout is not None, mixing.mixed, mixing.rates),
             "hidden_delta",
             n_models * tiles.n_chunks * tiles.n_tiles,
             THREADS,
@@ -391,6 +394,7 @@ class CudaBackend:
             rows_of_chunk=tiles.rows_of_chunk,
             lanes=tiles.lanes,
             **self._mask(dropout),
+            **mixing.tables,
             **self._sums_of_tiles("hidden_delta", n_models, features, tiles),
             delta=delta,
             db=db,
@@ -543,14 +547,15 @@ class CudaBackend:
         """Compute on this device's stream; see Device.session."""
         return self._device.session()
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that runs `step` once, and from then on launches it as one graph."""
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
+        """Return a function that runs `step` so often, and from then on launches all of that as one graph."""
         kept: list[Any] = []
 
         def noted() -> None:
             self._arena.recording = kept if self._device.stream.is_capturing() else None
             try:
-                step()
+                for _ in range(times):
+                    step()
             finally:
                 self._arena.recording = None
 
@@ -702,6 +707,33 @@ class CudaBackend:
             tally=tally.values,
             **arguments,
         )
+
+
+class Mixing(NamedTuple):
+    """In what the models of a layer differ.
+
+    kinds    their activations
+    mixed    whether widths or activations differ; rates: whether dropout does
+    tables   arguments of a kernel, null where there is nothing to be told
+    """
+
+    kinds: tuple[Activation, ...]
+    mixed: bool
+    rates: bool
+    tables: dict[str, Any]
+
+    @classmethod
+    def of(cls, activation: LayerActivation, dropout: Dropout | None) -> Mixing:
+        """Return what these say."""
+        mixed, rates = isinstance(activation, PerModel), None if dropout is None else dropout.rates
+        kinds = activation.definitions if isinstance(activation, PerModel) else (activation,)
+        tables = {
+            "kinds": activation.kinds if isinstance(activation, PerModel) else None,
+            "widths": activation.widths if isinstance(activation, PerModel) else None,
+            "thresholds": None if rates is None else rates.thresholds,
+            "scales": None if rates is None else rates.scales,
+        }
+        return cls(kinds, mixed, rates is not None, tables)
 
 
 class Tiles(NamedTuple):
