@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check lint types imports unit format bench kernels-report sanitize clean
+.PHONY: demo test check lint types imports unit format fuzz bench kernels-report sanitize clean
 
 demo: .venv/.base
 	$(BIN)/gpumlp train digits --hidden 64,32 --epochs 60 --standardise --seed 0
@@ -33,6 +33,10 @@ unit: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Damaged data sets and models by the thousand, five minutes, under limits of memory and time. make fuzz ARGS="--kinds t.csv"
+fuzz: .venv/.dev
+	$(BIN)/python tests/fuzz/run.py --seconds 300 $(ARGS)
 
 # What the real NVRTC makes of the kernels; no GPU is needed. make kernels-report ARGS="--arch 75,90 --kernel update"
 kernels-report: .venv/.dev

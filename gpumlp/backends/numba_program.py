@@ -205,14 +205,26 @@ class Program:
     """Stages laid out for some threads; runs at each call.
 
     repeated   whether it will run often, so that it pays to give each model its own calls
+    repeats    how often a thread goes with a few models through all stages before it takes the next ones
+    prologue   what it does before the first of these times; these two have no effect unless is_joined
+
+    is_joined  whether each thread carries models of its own through all of the stages
     """
 
-    def __init__(self, stages: Sequence[Stage], n_threads: int, repeated: bool = True) -> None:
-        work = sum(stage.nanoseconds for stage in stages)
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        n_threads: int,
+        repeated: bool = True,
+        repeats: int = 1,
+        prologue: Stage | None = None,
+    ) -> None:
+        work = repeats * sum(stage.nanoseconds for stage in stages)
+        self._repeats, self._prologue = repeats, prologue
         self.n_threads = max(1, min(n_threads, int(work / WORTH_A_THREAD)))
         self._rooms = [Room() for _ in range(self.n_threads)]
         segments = self._segments(stages, repeated)
-        self._kept = [call for segment in segments for part in segment for call in part]
+        self._kept = list({id(call): call for segment in segments for part in segment for call in part}.values())
         claims = np.zeros((len(segments), self.n_threads, LINE // 8), np.int64)
         self._tables = *tables(segments, self.n_threads), claims, counts(segments)
         program = np.zeros(FINISHED // 8 + 1, np.int64)
@@ -242,9 +254,12 @@ class Program:
 
     def _parts(self, stages: Sequence[Stage], repeated: bool) -> Iterator[list[list[Call]]]:
         """Yield the calls of each thread up to where all wait for each other."""
-        for group in grouped(stages):
-            times = np.sum([stage.of_each() for stage in group], axis=0)
-            if repeated and self._deals_models(times):
+        groups = grouped(stages)
+        each = [np.sum([stage.of_each() for stage in group], axis=0) for group in groups]
+        are_dealt = [repeated and self._deals_models(times) for times in each]
+        self.is_joined = are_dealt == [True]
+        for group, times, is_dealt in zip(groups, each, are_dealt, strict=True):
+            if is_dealt:
                 yield self._by_model(group, times)
             else:
                 yield from map(self._by_stage, group)
@@ -261,8 +276,11 @@ class Program:
         parts: list[list[Call]] = [[] for _ in range(self.n_threads)]
         for thread, (part, (begin, end)) in enumerate(zip(parts, pairwise(evenly(times, self.n_threads)), strict=True)):
             for first, last in pairwise(few_at_a_time(times, begin, end)):
-                for stage in stages:
-                    part += stage.of_models(first, last, self._rooms[thread])
+                room = self._rooms[thread]
+                calls = [call for stage in stages for call in stage.of_models(first, last, room)]
+                if self.is_joined and self._prologue is not None:
+                    part += self._prologue.of_models(first, last, room)
+                part += calls * (self._repeats if self.is_joined else 1)
         return parts
 
     def _by_stage(self, stage: Stage) -> list[list[Call]]:
@@ -302,11 +320,15 @@ def grouped(stages: Sequence[Stage]) -> list[list[Stage]]:
 def tables(segments: Sequence[Sequence[Sequence[Call]]], n_threads: int) -> tuple[Any, Any]:
     """Return calls (n, 2) and bounds (n_threads, n_segments + 1) as `numba_machine` reads them."""
     calls: list[tuple[int, int]] = []
+    lines: dict[int, tuple[int, int]] = {}  # of calls, which may come often
     bounds = np.zeros((n_threads, len(segments) + 1), np.int64)
     for thread in range(n_threads):
         bounds[thread, 0] = len(calls)
         for i, segment in enumerate(segments):
-            calls += [(call.address, address_of(call.cells)) for call in segment[thread]]
+            for call in segment[thread]:
+                if id(call) not in lines:
+                    lines[id(call)] = call.address, address_of(call.cells)
+                calls.append(lines[id(call)])
             bounds[thread, i + 1] = len(calls)
     return np.array(calls, np.int64).reshape(-1, 2), bounds
 

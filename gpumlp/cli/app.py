@@ -10,16 +10,18 @@ import typer
 
 from gpumlp import __version__
 from gpumlp.cli.bench import bench
+from gpumlp.cli.convert import convert
 from gpumlp.cli.doctor import doctor
 from gpumlp.cli.errors import exit_status
 from gpumlp.cli.export import export
 from gpumlp.cli.info import info
 from gpumlp.cli.predict import predict
+from gpumlp.cli.sweep import sweep
 from gpumlp.cli.train import train
 from gpumlp.cli.verify import verify
 
 app = typer.Typer(name="gpumlp", add_completion=False, pretty_exceptions_enable=False)
-for command in (train, predict, export, verify, info, doctor):
+for command in (train, sweep, predict, convert, export, verify, info, doctor):
     app.command()(command)
 app.add_typer(bench)
 

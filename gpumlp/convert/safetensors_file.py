@@ -16,7 +16,7 @@ from gpumlp.convert.one_model import as_model
 from gpumlp.errors import ModelFileError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
-from gpumlp.saved_model.files import write_file
+from gpumlp.saved_model.files import expect_model_file, unreadable, write_file
 from gpumlp.saved_model.header import MAX_HEADER, arrays_of, header_of, read_header
 from gpumlp.saved_model.loading import restore
 from gpumlp.saved_model.npz import expect_array
@@ -66,6 +66,7 @@ def load_safetensors(path: str | Path, backend: str | None = "auto", device: str
     """
     path = Path(path)
     try:
+        expect_model_file(path)
         with open(path, "rb") as file:
             return restore(SafetensorsFile(path, file), backend, device)
     except OSError as error:
@@ -86,7 +87,7 @@ class SafetensorsFile:
         if size < self.start or n_head > MAX_HEAD:
             raise ModelFileError(
                 f"{path} is no safetensors file, or is cut off: it claims a head of {n_head} bytes and has {size} "
-                f"bytes, of which the head may take {MAX_HEAD}"
+                f"bytes, of which the head may take {MAX_HEAD}; save the model again"
             )
         self.head = self._read_head(n_head)
         self.arrays = {name: self._entry(name, entry) for name, entry in self.head.items() if name != METADATA}
@@ -96,7 +97,7 @@ class SafetensorsFile:
         try:
             head = json.loads(self.file.read(n_bytes), object_pairs_hook=_without_duplicates)
         except (ValueError, RecursionError) as error:
-            raise ModelFileError(f"{self.path}: the head cannot be read ({error}); save the model again") from error
+            raise unreadable(self.path, "the head", error) from error
         if not isinstance(head, dict):
             raise ModelFileError(f"{self.path}: the head is no JSON object; it is damaged, save the model again")
         return head

@@ -60,6 +60,7 @@ class Workspace:
 
     n_inputs   1 if all models see the same rows, else n_models
     n_weights  1 if all models give their rows the same weights, else n_models
+    n_codes    1 if a label means the same target to all models, else n_models
     in_place   u and a of a hidden layer share a buffer where f' does not read u: saves memory while training
     backward   whether there are buffers for deltas, too, and a batch is normalised with its own statistics; else with
                the running ones of p
@@ -77,6 +78,7 @@ class Workspace:
         batch: int,
         n_inputs: int = 1,
         n_weights: int = 1,
+        n_codes: int = 1,
         in_place: bool = False,
         backward: bool = False,
         numbers: StepNumbers | None = None,
@@ -86,7 +88,7 @@ class Workspace:
         self.architecture, self.p = architecture, p
         self.batch = Batch(
             a0=empty((n_inputs, batch, sizes[0]), what="the inputs of a batch"),
-            y=empty((n_inputs, batch, sizes[-1]), what="the targets of a batch"),
+            y=empty((max(n_inputs, n_codes), batch, sizes[-1]), what="the targets of a batch"),
             row_weight=empty((max(n_inputs, n_weights), batch)),
             scale=empty((max(n_inputs, n_weights),), np.float64),
         )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gpumlp.atomic import replacing
 from gpumlp.errors import ConfigurationError, unknown_name
+from gpumlp.network.network import Network
 
 PerModel = NDArray[Any]
 
@@ -30,6 +31,7 @@ class RunInfo:
 
     first_epoch   epochs done before, since the last reset
     keeper        keeper() -> WeightKeeper: a place for one copy of all weights
+    network       network() -> Network: the models with their present weights, to look at
     """
 
     n_models: int
@@ -41,6 +43,7 @@ class RunInfo:
     batch: int
     device: str
     keeper: Callable[[], WeightKeeper]
+    network: Callable[[], Network]
 
 
 class WeightKeeper(Protocol):
@@ -55,6 +58,10 @@ class WeightKeeper(Protocol):
         ...
 
 
+class OfEachModel(list[Any]):
+    """What each model of a stack has of its own."""
+
+
 @dataclass(frozen=True)
 class EpochReport:
     """What is known after an epoch.
@@ -65,7 +72,8 @@ class EpochReport:
                  monitors add; NaN for models that are stopped
     active       (n_models,) bool: the models that were trained in this epoch
     seconds      time of the epoch without evaluation and monitors
-    predictions  predictions() -> (Y, outputs (n_models, n_samples, out)) of the validation set
+    predictions  predictions() -> (Y, outputs (n_models, n_samples, out)) of the validation set; where each model has
+                 rows of its own, both OfEachModel: with (n_samples, ...) of them for each model
     """
 
     epoch: int
@@ -144,9 +152,9 @@ class Metric(Monitor):
     def compute(self, report: EpochReport) -> PerModel:
         """Return the metric of each model that was trained, NaN for the others."""
         Y, outputs = report.predictions()
-        return np.array(
-            [float(self.function(Y, out)) if on else np.nan for out, on in zip(outputs, report.active, strict=True)]
-        )
+        targets = Y if isinstance(Y, OfEachModel) else [Y] * len(outputs)
+        each = zip(targets, outputs, report.active, strict=True)
+        return np.array([float(self.function(y, out)) if on else np.nan for y, out, on in each])
 
 
 class _Watcher(Monitor):

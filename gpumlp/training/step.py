@@ -31,15 +31,15 @@ class TrainingStep:
         steps_per_launch: int = 1,
     ) -> None:
         backend, architecture, p = net.backend, net.architecture, net.parameters
-        n_inputs = 1 if source.keys is None else len(source.keys)
         n_weights = 1 if source.sample_weight is None else len(source.sample_weight)
         ws = Workspace(
             backend,
             architecture,
             p,
             source.batch,
-            n_inputs,
+            source.n_orders,
             n_weights,
+            source.n_codes,
             in_place=True,
             backward=True,
             numbers=numbers,
@@ -61,11 +61,8 @@ class TrainingStep:
                 backend.gradient_norm(grad.theta[:, begin:end], clip_norm, numbers, tensors)
             backend.update(numbers, p.theta, grad.theta, state, hyper.bounds, clock, source.batch)
 
-        def several() -> None:
-            for _ in range(steps_per_launch):
-                step()
-
-        self.captured, self.together, self._n = backend.capture(step), backend.capture(several), steps_per_launch
+        self.captured, self.together = backend.capture(step), backend.capture(step, steps_per_launch)
+        self._n = steps_per_launch
 
     def __call__(self, left: int = 1) -> int:
         """Perform the next step, or the next few of `left` that there are; return how many."""

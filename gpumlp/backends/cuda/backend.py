@@ -35,7 +35,6 @@ from gpumlp.errors import DataError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.normalisation import LAYER
 from gpumlp.formulas.output_delta import OutputDelta
-from gpumlp.randomness.feistel import half_bits
 from gpumlp.randomness.streams import DROPOUT, dropout_threshold
 from gpumlp.shapes import is_on_device
 
@@ -78,6 +77,11 @@ class CudaBackend:
         """Return a new array of any content."""
         with self._device.session():
             return self._arena.empty(shape, self.dtype if dtype is None else dtype, what)
+
+    def free_bytes(self) -> int | None:
+        """Return how much of the device's memory is free for new arrays."""
+        with self._device.session():
+            return int(self._device.free_bytes()[0])
 
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         """Return `x` in rows order on this device: the same memory where it is already so."""
@@ -171,6 +175,8 @@ class CudaBackend:
             sample_weight=source.sample_weight,
             keys=source.keys,
             rows=source.rows,
+            fold=source.fold,
+            counts=source.counts,
             clock=clock,
             hyper=tables.get("hyper"),
             factors=tables.get("factors"),
@@ -178,15 +184,19 @@ class CudaBackend:
             group=group,
             mean=int(source.mean),
             penalties=_penalties(source, numbers),
-            half_bits=half_bits(source.n_rows),
             copy_blocks=copy_blocks,
             n_rows=source.n_rows,
+            n_places=source.n_places,
             in_features=in_features,
             n_out=batch.y.shape[2],
             batch=n_rows_of_batch,
             n_orders=n_orders,
+            n_targets=len(batch.y),
+            n_codes=source.n_codes,
+            n_classes=0 if source.codes is None else source.codes.shape[-2],
             n_weights=n_weights,
             n_sample_weights=1 if source.sample_weight is None else len(source.sample_weight),
+            n_factors=1 if numbers is None else numbers.factors.shape[1],
             n_models=n_models,
             n_groups=n_groups,
             a0=batch.a0,
@@ -537,14 +547,15 @@ class CudaBackend:
         """Compute on this device's stream; see Device.session."""
         return self._device.session()
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that runs `step` once, and from then on launches it as one graph."""
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
+        """Return a function that runs `step` so often, and from then on launches all of that as one graph."""
         kept: list[Any] = []
 
         def noted() -> None:
             self._arena.recording = kept if self._device.stream.is_capturing() else None
             try:
-                step()
+                for _ in range(times):
+                    step()
             finally:
                 self._arena.recording = None
 

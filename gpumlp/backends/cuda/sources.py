@@ -16,7 +16,7 @@ import numpy as np
 
 from gpumlp.backends.protocol import COST, EPOCH, FIRST_BAD, HITS, POSITION, STEP, WEIGHT
 from gpumlp.errors import BackendUnavailable, FormulaError
-from gpumlp.formulas.activations import SOFTMAX, Activation
+from gpumlp.formulas.activations import SOFTMAX, Activation, value_recording
 from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
 from gpumlp.formulas.normalisation import (
     delta_of_batch_recording,
@@ -161,7 +161,7 @@ def _dropping(dropout: bool) -> list[str]:
 
 def _activating(activation: Activation, dropout: bool) -> list[str]:
     """Return the functions of f and of dropout."""
-    return [cuda_function(record(activation.value, "z"), "activation_value"), *_dropping(dropout)]
+    return [cuda_function(value_recording(activation), "activation_value"), *_dropping(dropout)]
 
 
 @lru_cache(maxsize=512)
@@ -216,7 +216,7 @@ def hidden_delta(
 @lru_cache(maxsize=512)
 def output_delta(formulas: OutputDelta, activation: Activation, dtype: Any, long_rows: bool = False) -> Source:
     """Return the module of the output layer with its cost; long_rows: a block shares a row, else lanes of a warp."""
-    functions = [] if is_softmax(activation) else [cuda_function(record(activation.value, "z"), "activation_value")]
+    functions = [] if is_softmax(activation) else [cuda_function(value_recording(activation), "activation_value")]
     outer = formulas.outer or record(lambda s: s, "s")
     functions += [
         cuda_function(formulas.term, "cost_term"),

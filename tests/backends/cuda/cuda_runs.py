@@ -31,6 +31,7 @@ def train(
     classes=False,
     weights=None,
     explicit=False,
+    folds=None,
     validation=True,
     monitors=(),
     device=None,
@@ -47,6 +48,7 @@ def train(
     weights    None, "shared" or "own"
     explicit   whether the order of the rows is given
     members    of a mixed stack, in place of all that describes a network
+    folds      sizes of folds, which the models have in turn and are trained and evaluated on
     noted      list that is given what was captured: the training's step, then the validation's
     options    of Network: n_models, dropout, normalisation, initialiser, precision; all others of Trainer
     """
@@ -66,9 +68,12 @@ def train(
     order = np.array([rng.permutation(n_rows) for _ in range(epochs)]) if explicit else None
     trainer = gpumlp.Trainer(net, **{"batch_size": 5, "learning_rate": 0.01, **options})
     start = learned(net)
-    history = trainer.fit(
-        X, Y, epochs, (X[::2], Y[::2]) if validation else None, sample_weight=weights, order=order, monitors=monitors
-    )
+    validation = (X[::2], Y[::2]) if validation else None
+    if folds is not None:
+        rows = tuple(rng.permutation(n_rows)[:n] for n in folds)
+        validation = folds = gpumlp.Folds(rows, tuple(m % len(rows) for m in range(net.n_models)))
+    given = {"sample_weight": weights, "order": order, "monitors": monitors, "folds": folds}
+    history = trainer.fit(X, Y, epochs, validation, **given)
     if noted is not None:
         noted += graphs_in(captured)
     found = {f"start {i}": x for i, x in enumerate(start)}

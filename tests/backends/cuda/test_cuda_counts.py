@@ -69,6 +69,8 @@ WAYS = {
     "shared order": {"n_models": 3, "shuffle": "shared"},
     "as the rows stand": {"shuffle": False},
     "schedule": {"schedule": "cosine"},
+    "schedules": {"n_models": 2, "schedule": ["cosine", None]},
+    "folds": {"n_models": 3, "folds": (16, 17, 20)},
     "penalties": {"l1": 0.1, "l2": 0.1},
     "double": {"dtype": "float64"},
     "tf32": {"precision": "tf32"},
@@ -237,9 +239,11 @@ def test_a_prediction_copies_inputs_in_and_outputs_out_and_no_more():
     assert not counted["memory"]
 
 
-def test_data_go_to_the_device_once_in_their_own_dtype():
-    X, labels = np.random.default_rng(0).integers(0, 255, (400, 16), np.uint8), np.arange(400) % 3
-    net = gpumlp.Network((16, 8, 3), backend="cuda")
+@pytest.mark.parametrize("on_folds", [False, True], ids=["all rows", "folds"])
+def test_data_go_to_the_device_once_in_their_own_dtype(on_folds):
+    X, labels = np.random.default_rng(0).integers(0, 255, (4000, 16), np.uint8), np.arange(4000) % 3
+    net = gpumlp.Network((16, 8, 3), n_models=2, backend="cuda")
+    folds = gpumlp.Folds((np.arange(50), np.arange(20, 70)), (0, 1)) if on_folds else None
     with emulated_gpu.counting() as counted:
-        gpumlp.Trainer(net, batch_size=50).fit(X, labels, 3)
-    assert X.nbytes + labels.nbytes <= counted["memcpy_bytes"]["HostToDevice"] < X.nbytes + labels.nbytes + 2500
+        gpumlp.Trainer(net, batch_size=50).fit(X, labels, 3, folds=folds, validation=folds)
+    assert X.nbytes + labels.nbytes <= counted["memcpy_bytes"]["HostToDevice"] < X.nbytes + labels.nbytes + 6000

@@ -93,10 +93,11 @@ def test_a_helper_that_comes_late_does_nothing_twice():
             numba_crew.send_home()
 
 
-def recorded(stages, n_threads, repeated=True):
+def recorded(stages, n_threads, repeated=True, repeats=1, prologue=None):
     """Return the calls of each thread in each segment, by what the stages' fake calls are."""
     program = Program.__new__(Program)
     program.n_threads, program._rooms = n_threads, [Room() for _ in range(n_threads)]
+    program._repeats, program._prologue = repeats, prologue
     return program._segments(stages, repeated)
 
 
@@ -117,6 +118,23 @@ def test_small_models_are_carried_a_few_at_a_time(monkeypatch):
     segments = recorded([named("a", 9, 5, nanoseconds=9), named("b", 9, 1, nanoseconds=0)], 2)
     assert segments[0][0] == [("a", 0, 10), ("b", 0, 2), ("a", 10, 20), ("b", 2, 4)]
     assert segments[0][1] == [("a", 20, 30), ("b", 4, 6), ("a", 30, 40), ("b", 6, 8), ("a", 40, 45), ("b", 8, 9)]
+
+
+def test_a_thread_repeats_all_stages_for_some_models_before_it_takes_the_next(monkeypatch):
+    monkeypatch.setattr(numba_program, "AT_ONCE", 2)
+    stages, prologue = [named("a", 4, 1, nanoseconds=4), named("b", 4, 1, nanoseconds=4)], named("begin", 4, 1)
+    (carried,) = recorded(stages, 2, repeats=2, prologue=prologue)
+    assert carried[0] == [
+        ("begin", 0, 1),
+        *2 * [("a", 0, 1), ("b", 0, 1)],
+        ("begin", 1, 2),
+        *2 * [("a", 1, 2), ("b", 1, 2)],
+    ]
+
+
+def test_stages_that_divide_the_work_are_not_repeated():
+    segments = recorded([named("a", 1, 4), named("b", 4, 1)], 2, repeats=3, prologue=named("begin", 4, 1))
+    assert segments[1] == [[("b", 0, 1), ("b", 1, 2)], [("b", 2, 3), ("b", 3, 4)]]
 
 
 def test_where_models_would_be_dealt_out_unevenly_the_work_of_each_stage_is_divided():
@@ -306,14 +324,14 @@ def test_parts_of_which_python_does_different_numbers_of_steps_go_together(monke
 
 
 def test_a_call_refuses_what_its_loop_would_read_wrongly():
-    take = loop("order_rows", np.float32)
-    keys, rows = np.zeros(8, np.uint32), np.zeros(4, np.int64)
-    bind(take, keys, 2, 4, 0, 4, 1, rows)
+    take = loop("move_on", np.float64)
+    clock = np.zeros(3, np.int64)
+    bind(take, 1, 4, clock)
     for wrong, told in [
-        ((keys, 2, 4, 0, 4, 1), "takes 7 arguments, not 6"),
-        ((keys.astype(np.int64), 2, 4, 0, 4, 1, rows), "expected uint32"),
-        ((keys, 2, 4, 0, 4, 1, np.zeros(8, np.int64)[::2]), "in a row"),
-        ((keys, 2, 4, 0, 4, 1, rows.reshape(2, 2)), "in a row"),
+        ((1, 4), "takes 3 arguments, not 2"),
+        ((1, 4, clock.astype(np.uint32)), "expected int64"),
+        ((1, 4, np.zeros(6, np.int64)[::2]), "in a row"),
+        ((1, 4, clock.reshape(1, 3)), "in a row"),
     ]:
         with pytest.raises(TypeError, match=told):
             bind(take, *wrong)
