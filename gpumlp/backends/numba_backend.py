@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -94,11 +94,12 @@ class NumbaBackend(NumpyBackend):
                 items.append(self._items)
             finally:
                 self._items = outer
-        for alike in zip(*items, strict=True):
+        for alike in zip_longest(*items):  # what only Python can do may come in more parts where a layer is smaller
             if len(alike) > 1 and all(is_stage(item) for item in alike):
                 self._do(Runs(alike))
-            else:
-                for item in alike:
+                continue
+            for item in alike:
+                if item is not None:
                     self._do(item) if is_stage(item) else self._launch(item)
 
     def linear(self, a_in: Array, W: Array, z: Array) -> None:

@@ -6,7 +6,7 @@ import emulated_gpu
 import numpy as np
 import pytest
 from cuda_cases import draw
-from cuda_runs import TRAININGS, expect_same_bits, train
+from cuda_runs import TRAININGS, build_members, expect_same_bits, train
 from devices import cupy_on
 
 import gpumlp
@@ -126,6 +126,21 @@ def test_what_a_step_does_besides_costs_no_launch(way):
     noted = []
     dropout = {} if way in ("double", "tf32") else {"dropout": 0.3}
     counts = count(noted, sizes=SIZES[3], epochs=2, **dropout, **WAYS[way])
+    expect_only_graphs(counts, 3, False, noted)
+
+
+KINDS = ("relu", "tanh", "sigmoid", "gelu", "softplus", "elu")
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.0), (0.3, 0.3), (0.0, 0.3)], ids=str)
+@pytest.mark.parametrize(("n_models", "n_kinds"), [(2, 1), (2, 2), (9, 6)])
+def test_models_that_differ_cost_no_launch_however_many_they_are(n_models, n_kinds, rates):
+    noted = []
+    of_each = [
+        ((7 - m % 3, 5 + m), (KINDS[m % n_kinds], KINDS[-1 - m % n_kinds]), (rates[m % 2], rates[0]))
+        for m in range(n_models)
+    ]
+    counts = count(noted, members=build_members(*of_each), classes=True, epochs=2)
     expect_only_graphs(counts, 3, False, noted)
 
 
