@@ -1,9 +1,9 @@
-"""Many configurations at once, beside the same fits one after another: with gpumlp, and with a loop over PyTorch modules.
+"""Many configurations at once beside the same fits one after another, by gpumlp and by a loop over PyTorch modules.
 
     python benchmarks/fleet.py            64 configurations x 5 folds, hidden widths 8 to 64, 2,000 x 20 data, 30 epochs
     python benchmarks/fleet.py --quick    8 configurations, 3 epochs, to see that it works
 
-Every fit is evaluated on its held-out fold after each epoch. All rounds take turns in one run; the table has medians and
+Every fit is evaluated on its held-out fold after each epoch. All take turns in one run; the table has medians and
 their ratios. PyTorch trains one fold of each configuration, times the number of folds: a loop takes equally long for
 each. Writes benchmarks/results/fleet.json and .md unless --out names another folder.
 """
@@ -14,6 +14,7 @@ import argparse
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -90,8 +91,8 @@ def torch_loop(found: list[dict[str, Any]], X: Any, Y: Any, epochs: int) -> Call
     X_own, Y_own, X_held, Y_held = (torch.from_numpy(a) for a in (X[own], Y[own], X[held], Y[held]))
 
     def fit(c: dict[str, Any]) -> None:
-        sizes = (N_FEATURES, *c["hidden"])
-        layers = [m for n, k in zip(sizes, sizes[1:]) for m in (torch.nn.Linear(n, k), activations[c["activation"]]())]
+        sizes, f = (N_FEATURES, *c["hidden"]), activations[c["activation"]]
+        layers = [module for n, k in pairwise(sizes) for module in (torch.nn.Linear(n, k), f())]
         net = torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], N_CLASSES))
         optimizer = torch.optim.Adam(net.parameters(), lr=c["learning_rate"], fused=True)
         cost = torch.nn.functional.cross_entropy
@@ -161,10 +162,8 @@ def table(found: list[dict[str, Any]]) -> str:
     for one in found:
         cells = [str(one["hidden layers"]), str(one["fits"]), f"{np.median(one['seconds']['at once']):.2f} s"]
         for name in ("one after another", "PyTorch loop"):
-            there = name in one["ratios"]
-            cells.append(
-                f"{np.median(one['seconds'][name]):.1f} s, {one['ratios'][name]:.1f}x" if there else "not installed"
-            )
+            ratio = one["ratios"].get(name)
+            cells.append("not installed" if ratio is None else f"{np.median(one['seconds'][name]):.1f} s, {ratio:.1f}x")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
