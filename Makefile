@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check lint types imports unit format fuzz bench kernels-report sanitize clean
+.PHONY: demo test check lint types imports unit soak format fuzz bench kernels-report sanitize clean
 
 demo: .venv/.base
 	$(BIN)/gpumlp train digits --hidden 64,32 --epochs 60 --standardise --seed 0
@@ -29,6 +29,10 @@ imports: .venv/.dev
 # One BLAS thread a worker, since the workers already fill the cores.
 unit: .venv/.dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+# The tests that take minutes, such as trainings that are killed dozens of times.
+soak: .venv/.dev
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m soak --soak
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .

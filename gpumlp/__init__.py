@@ -14,6 +14,7 @@ from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel, load
 from gpumlp.training import schedules
+from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice, Measurement
 from gpumlp.training.folds import Folds
 from gpumlp.training.history import History
@@ -31,6 +32,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Activation",
+    "Checkpoints",
     "Choice",
     "Cost",
     "CsvLog",
@@ -69,7 +71,7 @@ __all__ = [
 ]
 
 
-# loaded when asked for: the estimators bring scikit-learn, and rooms below the ensembles ask this file for the version
+# loaded when asked for: some bring scikit-learn with them, and rooms below the ensembles ask this file for the version
 LATER = {
     "FleetSearchCV": "gpumlp.search",
     "MLPClassifier": "gpumlp.estimators",

@@ -92,6 +92,12 @@ def command(name, make, argv, *says, env=(), patch=()):
     return case(f"command: {name}", make, argv.split(), SystemExit, *says, env=env, patch=patch)
 
 
+def put_for(library, name, content):
+    """Write a file that only a library which may be missing would read."""
+    pytest.importorskip(library)
+    put(name, content)
+
+
 def raising(error):
     def fail(*_, **__):
         raise error
@@ -266,8 +272,10 @@ ARRAYS = (
 )
 
 COLUMNS = (
-    reading("parquet: none", "t.parquet", CSV, "cannot be read", "expected", "write it again"),
-    reading("parquet: empty", "t.parquet", b"", "cannot be read", "expected", "write it again"),
+    reading("parquet: none", "t.parquet", lambda: put_for("pyarrow", "t.parquet", CSV),
+            "cannot be read", "expected", "write it again"),
+    reading("parquet: empty", "t.parquet", lambda: put_for("pyarrow", "t.parquet", b""),
+            "cannot be read", "expected", "write it again"),
     reading("parquet: cut short", "t.parquet", lambda: (bad.put_parquet(a=[1.0], y=[1]), bad.damage("t.parquet",
             cut=-3)),
             "cannot be read", "expected", "write it again"),
@@ -296,14 +304,16 @@ COLUMNS = (
     reading("parquet: no library", "t.parquet", CSV, "needs pyarrow", "cannot be imported",
             "pip install 'gpumlp[arrow]'",
             patch={"gpumlp.data.files.import_module": raising(ImportError("no pyarrow"))}),
-    reading("arrow: none", "t.arrow", CSV, "cannot be read", "expected", "write it again"),
+    reading("arrow: none", "t.arrow", lambda: put_for("pyarrow", "t.arrow", CSV),
+            "cannot be read", "expected", "write it again"),
     reading("arrow: cut short", "t.arrow", lambda: (bad.put_arrow(a=[1.0], y=[1]), bad.damage("t.arrow", cut=-30)),
             "cannot be read", "expected", "write it again"),
     reading("feather: text", "t.feather", lambda: bad.put_arrow("t.feather", a=["x"], y=[1]), "column 'a' holds string",
             "expected numbers", "encode or drop it"),
     reading("arrow: a missing value", "t.arrow", lambda: bad.put_arrow(a=[1.0, None], y=[1, 2]),
             "missing value in row 2", "column 'a'", "fill it"),
-    reading("hdf5: none", "t.h5", CSV, "cannot be read", "expected", "write it again"),
+    reading("hdf5: none", "t.h5", lambda: put_for("h5py", "t.h5", CSV),
+            "cannot be read", "expected", "write it again"),
     reading("hdf5: cut short", "t.h5", lambda: (bad.put_hdf5(X=X, y=Y), bad.damage("t.h5", cut=-100)),
             "cannot be read", "expected", "write it again"),
     reading("hdf5: no X", "t.h5", lambda: bad.put_hdf5(a=X), "holds the arrays a", "expected one named X", "save it"),

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
 
     def run() -> None:
-        with command.make_context("gpumlp", arguments) as ctx:
+        with command.make_context("gpumlp", list(arguments), obj=arguments) as ctx:
             command.invoke(ctx)
 
     return exit_status(run)

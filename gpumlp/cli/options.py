@@ -161,6 +161,28 @@ Log = Annotated[
     Path | None,
     option("--log", panel=RUN, metavar="FILE", help="Write a line for each epoch (.csv or .jsonl)."),
 ]
+CheckpointFolder = Annotated[
+    Path | None,
+    option(
+        "--checkpoint",
+        panel=RUN,
+        metavar="DIR",
+        help="Keep in this folder what is needed to go on; Ctrl-C and SIGTERM write it, too.",
+    ),
+]
+CheckpointEvery = Annotated[
+    str,
+    option("--every", panel=RUN, metavar="N", help="How far checkpoints are apart: 1000steps, 1epoch, 30s, 5min, 2h."),
+]
+Keep = Annotated[int, option("--keep", panel=RUN, min=1, help="How many checkpoints stay.")]
+Resume = Annotated[
+    bool,
+    option(
+        "--resume",
+        panel=RUN,
+        help="Go on from the newest of --checkpoint, with all other options as they were; begin where there is none.",
+    ),
+]
 Quiet = Annotated[bool, option("--quiet", panel=RUN, help="Only the closing line.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object on stdout.")]
 

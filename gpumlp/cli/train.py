@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 
 from gpumlp import __version__
 from gpumlp.backends import threads
 from gpumlp.cli import options as opt
 from gpumlp.cli.errors import tell
+from gpumlp.cli.interruption import going_on
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.places import check_place
 from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.data import Standardiser, load_table
-from gpumlp.errors import DivergenceError
+from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
+from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.history import History
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Monitor
 from gpumlp.training.progress import ProgressBar
@@ -29,6 +32,7 @@ LARGE = 10.0  # features beyond it deserve a word about --standardise
 
 
 def train(
+    ctx: typer.Context,
     data: opt.Data,
     target: opt.Target = None,
     header: opt.Header = None,
@@ -56,6 +60,10 @@ def train(
     precision: opt.Precision = None,
     save: opt.Save = None,
     log: opt.Log = None,
+    checkpoint: opt.CheckpointFolder = None,
+    every: opt.CheckpointEvery = "1min",
+    keep: opt.Keep = 3,
+    resume: opt.Resume = False,
     quiet: opt.Quiet = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -69,12 +77,15 @@ def train(
     With --batch-size tune the fastest batch size is measured first, and, unless --backend names one, the fastest
     backend; two runs may then differ, as the machine's speed does.
 
+    With --checkpoint a training that was broken off, by whatever, goes on with --resume as if it had not been.
+
     The target of a regression is standardised for training, and predictions are scaled back.
     It is left as it is where the cost does not take all numbers, such as poisson.
     """
     check_place(save, "--save")
     check_place(log, "--log", (".csv", ".jsonl"))
     opt.expect_task(task)
+    checkpoints = checkpoints_in(checkpoint, every, keep, resume)
     problem = pose(load_table(data, target=target, header=opt.header_mode(header)), task)
     parts = split(problem, val_fraction, early_stopping is not None, seed)
     X, default = problem.table.X, DEFAULTS[problem.task]
@@ -96,8 +107,9 @@ def train(
     if not quiet:
         describe(problem, parts, model, f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}")
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
-    with notes_told(not quiet):
-        history = fit(problem, parts, model, trainer, epochs, best, watchers(early_stopping, log, quiet), save)
+    others = watchers(early_stopping, log, quiet)
+    with notes_told(not quiet), going_on(checkpoints, ctx.find_root().obj):
+        history = fit(problem, parts, model, trainer, epochs, best, others, save, checkpoints, resume)
     result = report(problem, parts, model, history, best) | {"batch_size": trainer.batch_size}
     print(as_object(result) if as_json else closing_line(result))
     if save is not None:
@@ -145,6 +157,15 @@ def watchers(patience: int | None, log: Path | None, quiet: bool) -> list[Monito
     return found
 
 
+def checkpoints_in(folder: Path | None, every: str, keep: int, resume: bool) -> Checkpoints | None:
+    """Return the checkpoints that the options ask for; raise ConfigurationError for what means nothing."""
+    if folder is not None:
+        return Checkpoints(folder, every, keep)
+    if resume:
+        raise ConfigurationError("--resume: needs --checkpoint DIR, the folder to go on from; give it")
+    return None
+
+
 def fit(
     problem: Problem,
     parts: Parts,
@@ -154,6 +175,8 @@ def fit(
     best: KeepBest,
     others: list[Monitor],
     save: Path | None,
+    checkpoints: Checkpoints | None,
+    resume: bool,
 ) -> History:
     """Train until the end and leave the network with its best weights; Ctrl-C or divergence saves them if wanted."""
 
@@ -163,8 +186,11 @@ def fit(
         return X, model.target_scaler.transform(Y, model.network.dtype) if model.target_scaler else Y
 
     validation = rows(parts.choice) if len(parts.choice) else None
+    watching = [best, *others]
     try:
-        return trainer.fit(*rows(parts.train), epochs, validation, monitors=[best, *others])
+        return trainer.fit(
+            *rows(parts.train), epochs, validation, monitors=watching, checkpoints=checkpoints, resume=resume
+        )
     except (KeyboardInterrupt, DivergenceError) as end:
         what = "diverged" if isinstance(end, DivergenceError) else "interrupted"
         if save is not None and best.best is not None and best.best_epoch is not None and np.isfinite(best.best).all():

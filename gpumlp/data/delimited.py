@@ -236,7 +236,9 @@ def _numbers(lines: list[str], layout: Layout) -> Piece | None:
         return None
     if layout.target is None:
         return values, None
-    return np.delete(values, layout.target, axis=1), values[:, layout.target].copy()
+    last = layout.target == layout.n_columns - 1  # as is usual: no copy is needed
+    X = values[:, :-1] if last else np.delete(values, layout.target, axis=1)
+    return X, values[:, layout.target]
 
 
 def _cells(lines: list[str], before: int, layout: Layout, as_text: bool) -> Piece:

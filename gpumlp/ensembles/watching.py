@@ -198,6 +198,18 @@ class SharedKeepers:
             restores[place] = False
         self._restores[number][place] = True
 
+    def kept(self, number: int, place: int) -> PerModel:
+        """Return what is kept of a model, (1, n) on the host."""
+        self.settle()
+        return self._keepers[number].kept()[place : place + 1]
+
+    def keep(self, number: int, place: int, weights: PerModel) -> None:
+        """Keep these weights (1, n) of a model."""
+        self.settle()
+        whole = np.array(self._keepers[number].kept())
+        whole[place] = weights[0]
+        self._keepers[number].keep(whole)
+
     def settle(self) -> None:
         """Copy what is to be copied; what is to be saved was so before anything was to be given back."""
         for keeper, models in zip(self._keepers, self._saves, strict=True):
@@ -223,6 +235,12 @@ class _OneRow(WeightKeeper):
     def restore(self, models: PerModel) -> None:
         if np.asarray(models).all():
             self._keepers.restore(self._number, self._place)
+
+    def kept(self) -> PerModel:
+        return self._keepers.kept(self._number, self._place)
+
+    def keep(self, weights: PerModel) -> None:
+        self._keepers.keep(self._number, self._place, weights)
 
 
 def _once(function: Callable[[], Any]) -> Callable[[], Any]:

@@ -30,6 +30,10 @@ class Places:
         """Whether models have different rows."""
         return len(self.rows) > 1
 
+    def arrays(self, name: str) -> dict[str, HostArray]:
+        """Return what these are made of, by name."""
+        return {f"{name} {part}": getattr(self, part) for part in ("rows", "fold", "counts")}
+
     def of(self, models: slice | HostArray) -> Places:
         """Return those of some models, by their places in the stack."""
         lines, fold = np.unique(self.fold[models], return_inverse=True)

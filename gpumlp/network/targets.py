@@ -29,6 +29,10 @@ class Targets:
     counts_hits: bool
     threshold: float | None
 
+    def arrays(self, name: str) -> dict[str, Any]:
+        """Return what these are made of, by name: rows, and what their labels stand for."""
+        return {name: self.Y, f"{name} by label": self.codes}
+
     def rows(self, asarray: Callable[[HostArray], Any]) -> Any:
         """Return the target of each row, (n_rows, n_out), or (n_models, n_rows, n_out) where codes differ.
 

@@ -116,11 +116,24 @@ class ReduceOnPlateau:
         self.threshold, self.floor, self.mode = threshold, floor, mode
         self.reset()
 
+    def options(self) -> dict[str, Any]:
+        """Return what it was made with, by name."""
+        names = ("metric", "factor", "patience", "threshold", "floor", "mode")
+        return {name: getattr(self, name) for name in names}
+
     def reset(self) -> None:
         """Forget what was seen."""
         self._best: Any = None
         self._waited: Any = None
         self._scale: Any = None
+
+    def state(self) -> dict[str, Any]:
+        """Return what was seen, for a checkpoint: arrays, or None each."""
+        return {"best": self._best, "waited": self._waited, "scale": self._scale}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._best, self._waited, self._scale = state["best"], state["waited"], state["scale"]
 
     def after_epoch(self, report: EpochReport) -> NDArray[np.float64]:
         """Return what each model's learning rate is multiplied with from now on, (n_models,)."""
@@ -178,6 +191,16 @@ class Schedules:
         for schedule in self.of_models:
             if isinstance(schedule, ReduceOnPlateau):
                 schedule.reset()
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return what was seen of results, for a checkpoint."""
+        return [schedule.state() for schedule in self.of_models if isinstance(schedule, ReduceOnPlateau)]
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        """Go on from what `state` returned."""
+        looking = [schedule for schedule in self.of_models if isinstance(schedule, ReduceOnPlateau)]
+        for schedule, seen in zip(looking, state, strict=True):
+            schedule.restore(seen)
 
     def factors(self, first_step: int, epoch: int, n_steps: int, last_epoch: int) -> Times:
         """Return the factor of each step of an epoch, (n_steps, 1 or n_models); 1 where results alone matter."""

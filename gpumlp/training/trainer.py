@@ -21,11 +21,13 @@ from gpumlp.network.targets import Targets, check_inputs
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.shapes import HostArray, expect, is_on_device
 from gpumlp.training.active import Active, neighbours
+from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice
 from gpumlp.training.folds import Folds, check_folds, check_weights, common_batch
 from gpumlp.training.history import History
 from gpumlp.training.hyper_table import HyperTable
 from gpumlp.training.monitors import EpochReport, Monitor, OfEachModel, RunInfo, Stop, WeightKeeper
+from gpumlp.training.saving import BEGINNING, Begun, Saving
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, Schedules
 from gpumlp.training.step import TrainingStep
 
@@ -261,6 +263,8 @@ class Trainer:
         order: Any = None,
         monitors: Sequence[Monitor] = (),
         folds: Folds | None = None,
+        checkpoints: Checkpoints | None = None,
+        resume: bool = False,
     ) -> History:
         """Train for `epochs` more epochs and return what happened in them.
 
@@ -273,10 +277,15 @@ class Trainer:
         monitors       what watches, in this order
         folds          each model is trained on rows of its own, as a `fit` on X[rows], Y[rows] and sample_weight[rows]
                        would train it alone; all have batches of the same size, and equally many in an epoch
+        checkpoints    where to keep what is needed to go on
+        resume         whether to go on from the newest of the checkpoints, with all else given as it was, instead of
+                       from the trainer's own state; where there is none yet, this is a beginning. `epochs` are all,
+                       and the history is that of all, with those that were done before
         Raises         ShapeError, DataError, ConfigurationError; DivergenceError as `on_divergence` says, and when no
-                       model remains
+                       model remains; CheckpointError for checkpoints of another training
         """
-        return _Run(self, X, Y, epochs, validation, sample_weight, order, monitors, folds).run()
+        run = _Run(self, X, Y, epochs, validation, sample_weight, order, monitors, folds, checkpoints, resume)
+        return run.run()
 
 
 class TrainingSet(NamedTuple):
@@ -355,10 +364,15 @@ class Steps:
             net, source, trainer.hyper, numbers, trainer.states, clock, self.tally, trainer.steps_per_launch
         )
 
-    def begin_epoch(self) -> None:
-        """Set the tables that hold for the whole epoch, of which the numbers may have changed."""
+    def begin_epoch(self, begun: Begun = BEGINNING) -> None:
+        """Set the tables that hold for the whole epoch, of which the numbers may have changed.
+
+        begun   how far the epoch has come
+        """
         self.backend.fill(self.tally.values, 0)
-        self.backend.fill(self.clock[POSITION : POSITION + 1], 0)
+        if begun.tally is not None:
+            self.backend.copy(self.backend.asarray(begun.tally), self.tally.values)
+        self.backend.fill(self.clock[POSITION : POSITION + 1], begun.steps * self.source.batch)
         self.backend.bring_numbers(self.numbers)
 
     def end_epoch(self, epochs: int) -> None:
@@ -380,6 +394,8 @@ class _Run:
         order: Any,
         monitors: Sequence[Monitor],
         folds: Folds | None,
+        checkpoints: Checkpoints | None,
+        resume: bool,
     ) -> None:
         self.trainer, self.net = trainer, trainer.net
         trainer.follow()
@@ -387,24 +403,43 @@ class _Run:
             raise ConfigurationError(f"epochs={epochs!r}: expected a whole number of at least 0")
         self.epochs, self.monitors = int(epochs), list(monitors)
         self.validation_places: Places | None = None
-        if trainer.has_diverged.all():
+        if trainer.has_diverged.all() and not resume:
             raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
         data = check_training_set(self.net, X, Y, sample_weight, folds)
         if folds is not None and (order is not None or trainer.batch_size == "tune"):
             raise ConfigurationError('folds go with no `order`, and not with batch_size="tune"; leave one of them away')
         self.order = None if order is None else check_order(order, self.epochs, len(data.X))
         checked = self._check_validation(validation, Y, data)
+        if resume and checkpoints is None:
+            raise ConfigurationError("resume=True needs checkpoints=gpumlp.Checkpoints(folder)")
+        self.saving = None if checkpoints is None else Saving(self, checkpoints, resume)
         if trainer.batch_size == "tune":
             self._tune(X, Y, sample_weight, validation)
         self.backend, self.skip = self.net.backend, trainer.numbers.skip
         self.skip[:] = trainer.has_diverged  # a monitor stops one fit only
         self.data, self.checked = data, checked
-        self._train_only(Active(trainer))
+        self.train_only(Active(trainer))
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
         self.last_finite = self._keeper()
+        self.last_finite.save(np.ones(self.net.n_models, bool))
+        self.first = self.epoch = trainer.epoch_count  # epochs done before this `fit`, and until now
+        self.begun, self.began = BEGINNING, 0.0
+        if self.saving is not None:
+            self.saving.restore(self._arrays())
 
-    def _train_only(self, active: Active) -> None:
+    def _arrays(self) -> dict[str, Any]:
+        """Return by name all that the user gave to train on and to evaluate, as checked."""
+        X, targets, weights, places = self.data
+        found = {"X": X, **targets.arrays("Y"), "sample_weight": weights, "order": self.order}
+        found |= {} if places is None else places.arrays("folds")
+        if self.checked is not None:
+            validation_X, its_targets, its_places = self.checked
+            found |= {} if its_places is None else its_places.arrays("validation")
+            found |= {"validation X": validation_X, **its_targets.arrays("validation Y")} if its_places is None else {}
+        return found
+
+    def train_only(self, active: Active) -> None:
         """Build what trains and evaluates these models."""
         self.active, trainer = active, active.trainer
         data = self.data if active.is_all else self.data.take(active.models, self.source)
@@ -451,6 +486,10 @@ class _Run:
         """Find the batch size, and the backend where that is free, and use both from now on."""
         from gpumlp.training.tuning import backends_for, tune  # which builds trainers itself
 
+        before = None if self.saving is None else self.saving.choice()
+        if before is not None:
+            self.trainer.use(before, pinned=False)
+            return
         arrays = (X, Y, sample_weight, *(validation if isinstance(validation, tuple | list) else ()))
         backends = backends_for(self.net, stays=any(is_on_device(x) for x in arrays))
         options = self.trainer.step_options | ({} if self.order is None else {"shuffle": False})
@@ -459,11 +498,10 @@ class _Run:
 
     def run(self) -> History:
         """Go through the epochs; monitors are told of the end whatever happens."""
-        first = self.trainer.epoch_count
         info = RunInfo(
             self.net.n_models,
             self.net.model_ids,
-            first,
+            self.first,
             self.epochs,
             self.source.n_places,
             self.source.n_steps,
@@ -471,27 +509,32 @@ class _Run:
             f"{self.backend.name} on {self.backend.device}",
             self._keeper,
             lambda: self.net,
+            self.epoch - self.first,
         )
-        self.last_finite.save(np.ones(self.net.n_models, bool))
+        end = self.first + self.epochs
         with ExitStack() as ends:  # every monitor that began is told of the end, also where another raises
             for monitor in self.monitors:
                 ends.callback(monitor.training_ended)
                 monitor.training_began(info)
             ends.callback(lambda: self.active.bring_all())  # before the monitors, which may give weights back
-            for epoch in range(first, first + self.epochs):
-                if self.skip.all():
-                    break
+            if self.saving is not None:
+                self.saving.restore_monitors()
+            while self.epoch < end and not self.skip.all():
                 if self.active.worth_rebuilding(self.skip):
                     self.active.bring_all()
-                    self._train_only(Active(self.trainer, np.flatnonzero(~self.skip)))
-                self._epoch(epoch, first)
+                    self.train_only(Active(self.trainer, np.flatnonzero(~self.skip)))
+                self._epoch(self.epoch, self.first)
+                self.epoch += 1
+                if self.saving is not None:
+                    self.saving.epoch_ended(last=self.epoch == end or bool(self.skip.all()))
         return self.history
 
     def _epoch(self, epoch: int, first: int) -> None:
         """Train for one epoch, numbered from 0, evaluate, report, and stop what is to be stopped."""
         self._begin_epoch(epoch, first)
-        for monitor in self.monitors:
-            monitor.epoch_began(epoch + 1)
+        if not self.begun.steps:
+            for monitor in self.monitors:
+                monitor.epoch_began(epoch + 1)
         active = ~self.skip
         seconds = self._steps()
         self.steps.end_epoch(epoch + 1)
@@ -523,10 +566,10 @@ class _Run:
     def _begin_epoch(self, epoch: int, first: int) -> None:
         """Set the tables that hold for the whole epoch."""
         self.factors = self.trainer.schedules.factors(
-            self.trainer.step_count, epoch, self.source.n_steps, first + self.epochs
+            self.trainer.step_count - self.begun.steps, epoch, self.source.n_steps, first + self.epochs
         )
         self.active.begin_epoch(self.factors)
-        self.steps.begin_epoch()
+        self.steps.begin_epoch(self.begun)
         if self.order is not None:
             self.backend.copy(self.backend.asarray(self.order[epoch - first][None]), self.source.rows)
 
@@ -534,15 +577,17 @@ class _Run:
         """Perform the steps of an epoch and return how long they took, in seconds."""
         step = self.steps.step
         told = [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
-        began = perf_counter()
+        if self.saving is not None:
+            told.append(self.saving.step_ended)
+        done, n_steps = self.begun.steps, self.source.n_steps
+        self.began, self.begun = perf_counter() - self.begun.seconds, BEGINNING
         with self.backend.session():
-            done, n_steps = 0, self.source.n_steps
             while done < n_steps:
                 done += step(n_steps - done)
                 for tell in told:
                     tell(done)
             self.backend.synchronize()
-        return perf_counter() - began
+        return perf_counter() - self.began
 
     def _diverged(self, active: Any, cost: Any) -> Any:
         """Return which models' cost or weights are not finite; keep the weights of the others."""
@@ -616,6 +661,12 @@ class _Keeper(WeightKeeper):
     def restore(self, models: Any) -> None:
         self._move(models, self._kept, self._theta)
         self._active().send_weights()
+
+    def kept(self) -> Any:
+        return self._backend.to_host(self._kept)
+
+    def keep(self, weights: Any) -> None:
+        self._backend.copy(self._backend.asarray(weights), self._kept)
 
     def _move(self, models: Any, src: Any, out: Any) -> None:
         with self._backend.session():

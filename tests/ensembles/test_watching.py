@@ -99,6 +99,19 @@ def test_what_several_keepers_save_and_give_back_comes_in_the_order_of_the_calls
         assert np.array_equal(theta(outcome.network), theta(solo(alone, X, Y)[0]))
 
 
+class Empties(gpumlp.Monitor):
+    """Keeps zeros in place of the weights that it saved, and gives them back in the end."""
+
+    def training_began(self, run):
+        self.keeper = run.keeper()
+        self.keeper.save(np.ones(1, bool))
+        self.kept = np.array(self.keeper.kept())
+        self.keeper.keep(np.zeros_like(self.kept))
+
+    def training_ended(self):
+        self.keeper.restore(np.ones(1, bool))
+
+
 class SavesWithinAnEpoch(gpumlp.Monitor):
     """Gives back the weights as of a step in the last epoch."""
 
@@ -114,6 +127,17 @@ class SavesWithinAnEpoch(gpumlp.Monitor):
 
     def training_ended(self):
         self.keeper.restore(np.ones(1, bool))
+
+
+def test_what_a_jobs_keeper_holds_can_be_read_and_replaced():
+    X, Y = data()
+    jobs = [job(epochs=2), job(epochs=2, monitors=[Empties()], seed=1), notes(None, epochs=2, seed=2)]
+    outcomes = train(jobs, X, Y, dtype="float64", backend="numpy")
+    first = gpumlp.Network(outcomes[1].network.sizes, dtype="float64", backend="numpy", seed=1)
+    assert jobs[1].monitors[0].kept.shape[0] == 1
+    assert np.isin(first.weights[0], jobs[1].monitors[0].kept).all()
+    assert not theta(outcomes[1].network).any()
+    assert all(theta(outcome.network).any() for outcome in (outcomes[0], outcomes[2]))
 
 
 def test_weights_are_kept_within_an_epoch_while_other_models_have_stopped():

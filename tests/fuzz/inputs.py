@@ -178,11 +178,16 @@ def _answer(read):
     return ""
 
 
+def _predicted(model):
+    with np.errstate(all="ignore"):  # weights and scales that are forged may be as large as numbers go
+        return model.predict(X)
+
+
 def _ways(path):
     if path.name == "m.npz":
-        return (lambda: gpumlp.load(path, "numpy").predict(X),)
+        return (lambda: _predicted(gpumlp.load(path, "numpy")),)
     if path.name == "m.safetensors":
-        return (lambda: load_safetensors(path, "numpy").predict(X),)
+        return (lambda: _predicted(load_safetensors(path, "numpy")),)
     path = path.parent if path.name == "manifest.json" else path
     return (
         lambda: read_table(path),

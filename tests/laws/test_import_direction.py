@@ -16,13 +16,13 @@ except ImportError:  # Python 3.10
 
 PACKAGE = Path(gpumlp.__file__).parent
 LEVEL = {
-    "errors": 0, "shapes": 1,
-    "atomic": 1, "formulas": 2, "randomness": 2, "backends": 3, "network": 4, "data": 4, "training": 5,
+    "errors": 0, "shapes": 1, "atomic": 1, "tensors_file": 1,
+    "formulas": 2, "randomness": 2, "backends": 3, "network": 4, "data": 4, "training": 5,
     "saved_model": 6, "convert": 7, "ensembles": 7, "estimators": 8, "search": 9, "accel": 10, "bench": 10,
     "doctor": 11, "verify": 11, "__init__": 11, "cli": 12, "__main__": 13,
 }  # fmt: skip
 HEAVY = {
-    "sklearn": {"data/builtin.py", "convert/scikit_learn.py", "estimators", "search", "accel"},
+    "sklearn": {"data/builtin.py", "data/svmlight.py", "convert/scikit_learn.py", "estimators", "search", "accel"},
     "rich": {"cli", "training/progress.py"},
     "typer": {"cli"},
     "matplotlib": {"training/history.py", "bench/plots.py", "ensembles/plot.py", "cli"},

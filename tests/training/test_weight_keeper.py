@@ -26,3 +26,7 @@ def test_the_weights_of_some_models_are_kept_and_come_back(pattern, backend):
     assert np.array_equal(theta(net), np.where(models[:, None], second, first + 2))
     keeper.restore(np.ones(7, bool))
     assert np.array_equal(theta(net), np.where(models[:, None], second, first))
+    other = _Keeper(net, lambda: all_of_them)
+    other.keep(np.array(keeper.kept()) + 4)
+    other.restore(np.ones(7, bool))
+    assert np.array_equal(theta(net), np.where(models[:, None], second, first) + 4)
