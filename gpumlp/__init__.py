@@ -15,9 +15,12 @@ from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel, load
 from gpumlp.training import schedules
 from gpumlp.training.choice import Choice, Measurement
+from gpumlp.training.delta_norms import DeltaNorms
 from gpumlp.training.history import History
+from gpumlp.training.mlflow_log import MlflowLog
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
 from gpumlp.training.progress import ProgressBar
+from gpumlp.training.tensorboard_log import TensorBoardLog
 from gpumlp.training.trainer import Trainer
 from gpumlp.training.tuning import tune
 
@@ -31,6 +34,7 @@ __all__ = [
     "Choice",
     "Cost",
     "CsvLog",
+    "DeltaNorms",
     "EarlyStopping",
     "History",
     "JsonLinesLog",
@@ -39,11 +43,13 @@ __all__ = [
     "MLPRegressor",
     "Measurement",
     "Metric",
+    "MlflowLog",
     "Monitor",
     "Network",
     "ProgressBar",
     "SavedModel",
     "Stop",
+    "TensorBoardLog",
     "Trainer",
     "UpdateRule",
     "__version__",

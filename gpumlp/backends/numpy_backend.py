@@ -8,7 +8,7 @@ Every product runs on one model's own matrices, so a model's bits do not depend 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from itertools import pairwise
 from math import inf, sqrt
@@ -379,6 +379,10 @@ class NumpyBackend:
 
     def synchronize(self) -> None:
         """Do nothing: work is done when a method returns."""
+
+    def ranges(self) -> Callable[[str], AbstractContextManager[None]] | str:
+        """Return that there are none."""
+        return f"backend {self.name} computes on the processor, NVIDIA's profilers show what cuda does"
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -409,3 +409,7 @@ class Backend(Protocol):
     def synchronize(self) -> None:
         """Wait until all that was asked for is done."""
         ...
+
+    def ranges(self) -> Callable[[str], AbstractContextManager[None]] | str:
+        """Return what opens a range of a name in the timeline of a profiler; or why there is no such thing here."""
+        ...

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
 
     def run() -> None:
-        with command.make_context("gpumlp", arguments) as ctx:
+        with command.make_context("gpumlp", arguments, obj=["gpumlp", *arguments]) as ctx:
             command.invoke(ctx)
 
     return exit_status(run)

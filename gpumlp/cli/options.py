@@ -163,6 +163,27 @@ Log = Annotated[
     Path | None,
     _option("--log", panel=RUN, metavar="FILE", help="Write a line for each epoch (.csv or .jsonl)."),
 ]
+TensorBoard = Annotated[
+    Path | None,
+    _option("--tensorboard", panel=RUN, metavar="FOLDER", help="Write what TensorBoard shows there, epoch by epoch."),
+]
+Mlflow = Annotated[
+    str | None,
+    _option(
+        "--mlflow",
+        panel=RUN,
+        metavar="URI",
+        help="Log options, values by epoch and the model into MLflow: http://localhost:5000, or sqlite:///mlflow.db.",
+    ),
+]
+MlflowExperiment = Annotated[
+    str, _option("--mlflow-experiment", panel=RUN, metavar="NAME", help="Which experiment of MLflow the run is of.")
+]
+Report = Annotated[
+    Path | None,
+    _option("--report", panel=RUN, metavar="FILE", help="Write the training as one page with figures (.html)."),
+]
+Nvtx = Annotated[bool, _option("--nvtx", panel=RUN, help="Name epochs, steps and evaluations for NVIDIA's profilers.")]
 Quiet = Annotated[bool, _option("--quiet", panel=RUN, help="Only the closing line.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object on stdout.")]
 

@@ -23,6 +23,7 @@ from gpumlp.training.choice import Choice
 from gpumlp.training.history import History
 from gpumlp.training.hyper_table import HyperTable
 from gpumlp.training.monitors import EpochReport, Monitor, RunInfo, Stop, WeightKeeper
+from gpumlp.training.ranges import are_wanted, marker
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, get_schedule
 from gpumlp.training.step import TrainingStep
 
@@ -53,6 +54,8 @@ class Trainer:
                          cost or weights are no longer finite; its weights return to its last finite epoch
     steps_per_launch     how many steps a device is given at once; monitors are told of the last of them. More spare the
                          host time, which matters where a step takes the device some microseconds
+    nvtx                 whether epochs, steps and evaluations are ranges in the timeline of NVIDIA's profilers, which
+                         cuda alone does; None: as GPUMLP_NVTX=1 says
 
     state                afterwards, by name, what the rule keeps: (n_models, n_params) each, CuPy arrays on cuda
     choice               the Choice in use, with all that was measured; None where nothing was tuned
@@ -80,6 +83,7 @@ class Trainer:
         on_divergence: str | None = None,
         steps_per_launch: int = 1,
         penalty: str = "example",
+        nvtx: bool | None = None,
     ) -> None:
         self.net = net
         self.rule = RULES.get(optimizer)
@@ -93,6 +97,7 @@ class Trainer:
         if not (isinstance(steps_per_launch, int | np.integer) and steps_per_launch >= 1):
             raise ConfigurationError(f"steps_per_launch={steps_per_launch!r}: expected a whole number of at least 1")
         self.steps_per_launch = int(steps_per_launch)
+        self.nvtx = are_wanted(nvtx)
         _one_of("reduction", reduction, ("mean", "sum"))
         _one_of("penalty", penalty, ("example", "batch"))
         _one_of("shuffle", shuffle, (True, False, "shared"))
@@ -364,6 +369,7 @@ class _Run:
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
         self.last_finite = _Keeper(self.net)
+        self.mark = marker(self.backend, trainer.nvtx)
 
     def _check_validation(self, validation: tuple[Any, Any] | None) -> tuple[HostArray, Targets] | None:
         if validation is None:
@@ -414,7 +420,7 @@ class _Run:
             for epoch in range(first, first + self.epochs):
                 if self.numbers.skip.all():
                     break
-                self._epoch(epoch, first)
+                self.mark("epoch", self._epoch)(epoch, first)
         return self.history
 
     def _epoch(self, epoch: int, first: int) -> None:
@@ -430,7 +436,7 @@ class _Run:
         values["learning_rate"] = np.where(active, rate, np.nan)
         diverged = self._diverged(active, values["cost"])
         if self.validation is not None:
-            for name, value in self.validation.run().items():
+            for name, value in self.mark("evaluate", self.validation.run)().items():
                 values[f"validation_{name}"] = np.where(active & ~diverged, value, np.nan)
         report = EpochReport(
             epoch + 1,
@@ -461,7 +467,7 @@ class _Run:
 
     def _steps(self) -> float:
         """Perform the steps of an epoch and return how long they took, in seconds."""
-        step = self.steps.step
+        step = self.mark("step", self.steps.step)
         told = [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
         began = perf_counter()
         with self.backend.session():

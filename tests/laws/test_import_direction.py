@@ -17,15 +17,15 @@ except ImportError:  # Python 3.10
 PACKAGE = Path(gpumlp.__file__).parent
 LEVEL = {
     "errors": 0, "shapes": 1,
-    "atomic": 1, "formulas": 2, "randomness": 2, "backends": 3, "network": 4, "data": 4, "training": 5,
-    "saved_model": 6, "convert": 7, "estimators": 8, "accel": 9, "bench": 9, "doctor": 10, "verify": 10,
+    "atomic": 1, "pages": 1, "formulas": 2, "randomness": 2, "backends": 3, "network": 4, "data": 4, "training": 5,
+    "saved_model": 6, "convert": 7, "estimators": 8, "accel": 9, "bench": 9, "doctor": 10, "verify": 10, "report": 10,
     "__init__": 10, "cli": 11, "__main__": 12,
 }  # fmt: skip
 HEAVY = {
     "sklearn": {"data/builtin.py", "convert/scikit_learn.py", "estimators", "accel"},
     "rich": {"cli", "training/progress.py"},
     "typer": {"cli"},
-    "matplotlib": {"training/history.py", "bench/plots.py", "cli"},
+    "matplotlib": {"training/history.py", "bench/plots.py", "pages/figures.py", "report/figures.py", "cli"},
     "pandas": {"training/history.py", "data", "cli"},
     "cupy": {"backends/cuda"},
     "nvmath": {"backends/cuda"},
@@ -34,6 +34,8 @@ HEAVY = {
     "scipy": {"bench/compare.py", "estimators"},
     "torch": {"doctor/comparison.py", "convert/pytorch.py", "cli/export.py"},
     "onnx": {"convert/onnx_file.py"},
+    "tensorboard": {"training/tensorboard_log.py"},
+    "mlflow": {"training/mlflow_log.py"},
     "jax": {"doctor/comparison.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

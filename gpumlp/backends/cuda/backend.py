@@ -6,9 +6,10 @@ captured as one graph; whatever differs from step to step stands in device table
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -550,6 +551,22 @@ class CudaBackend:
         """Wait until all that was asked for is done."""
         with self._device.session():
             self._device.stream.synchronize()
+
+    def ranges(self) -> Callable[[str], AbstractContextManager[None]] | str:
+        """Return CuPy's NVTX ranges."""
+        nvtx = import_module("cupy.cuda.nvtx")
+        if not nvtx.available:
+            return "this CuPy is built without NVTX"
+
+        @contextmanager
+        def opened(name: str) -> Iterator[None]:
+            nvtx.RangePush(name)
+            try:
+                yield
+            finally:
+                nvtx.RangePop()
+
+        return opened
 
     # ---------------------------------------------------------------- launching
 
