@@ -17,6 +17,7 @@ from gpumlp.training import schedules
 from gpumlp.training.choice import Choice, Measurement
 from gpumlp.training.delta_norms import DeltaNorms
 from gpumlp.training.history import History
+from gpumlp.training.memory import MemoryPlan, plan_memory
 from gpumlp.training.mlflow_log import MlflowLog
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
 from gpumlp.training.progress import ProgressBar
@@ -42,6 +43,7 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "Measurement",
+    "MemoryPlan",
     "Metric",
     "MlflowLog",
     "Monitor",
@@ -58,6 +60,7 @@ __all__ = [
     "errors",
     "get_backend",
     "load",
+    "plan_memory",
     "register",
     "rules",
     "schedules",

@@ -254,7 +254,7 @@ class NumpyBackend:
         """Set dgamma, delta = dC/dz and db."""
         plan, is_layer = self._elementwise.plan, norm.kind == LAYER
         mean, variance = of_rows(norm)
-        terms = np.empty(z.shape, self.dtype)
+        terms = self.empty(z.shape, what="scratch of a normalised layer")
         self._launch(plan(gamma_gradient_program(), [delta, z, mean, variance], [terms]))
         self._launch(column_sums(terms, dgamma))
         if is_layer:
@@ -429,7 +429,7 @@ class NumpyBackend:
         clock: Array | None,
     ) -> Any:
         """Set z, a and the costs of the examples (n_models, batch), which are returned; add to the tally."""
-        bias, terms = b[:, None, :], np.empty(z.shape, self.dtype)
+        bias, terms = b[:, None, :], self.empty(z.shape, what="scratch of the output layer")
         costs = np.empty(z.shape[:2], self.dtype)
         if activation.row_wise:
             self._launch(self._elementwise.plan(bias_program(), [z, bias], [z]))

@@ -111,6 +111,7 @@ BatchSize = Annotated[
     _option(
         "--batch-size",
         "--batchsize",
+        "--batch",
         "-b",
         panel=FIT,
         metavar="N",
@@ -193,7 +194,7 @@ def header_mode(header: bool | None) -> Literal["auto"] | bool:
     return "auto" if header is None else header
 
 
-def hidden_sizes(text: str) -> tuple[int, ...]:
+def hidden_sizes(text: str, option: str = "--hidden") -> tuple[int, ...]:
     """Read "128,64", "(128, 64)" or "none"."""
     parts = [part for part in text.strip(" ()[]").split(",") if part.strip()]
     if text.strip().lower() == "none":
@@ -202,7 +203,7 @@ def hidden_sizes(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in parts)
     except ValueError as error:
         raise ConfigurationError(
-            f'--hidden {text!r}: expected whole numbers such as 128,64, or "none" for no hidden layer'
+            f'{option} {text!r}: expected whole numbers such as 128,64, or "none" for no hidden layer'
         ) from error
 
 

@@ -70,7 +70,7 @@ class Evaluation:
             backend.evaluate(formulas, net.activations[-1], ws.z[-1], p.b[-1], ws.a[-1], ws.batch, clock, tally)
 
         self.backend, self.source, self.clock, self.tally = backend, source, clock, tally
-        self._step = backend.capture(step)
+        self.step = backend.capture(step)
 
     def run(self) -> dict[str, Any]:
         """Return {"cost": (n_models,)}, and "accuracy" where the targets name classes."""
@@ -78,7 +78,7 @@ class Evaluation:
         self.backend.fill(self.clock, 0)
         with self.backend.session():
             for _ in range(self.source.n_steps):
-                self._step()
+                self.step()
         return read_tally(self.backend, self.tally)
 
 

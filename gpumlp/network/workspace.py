@@ -202,7 +202,8 @@ def build_dropout(
         if not any(of_models):
             found.append(None)
         else:
-            mask = backend.empty((len(of_models), batch, n), np.bool_) if backend.keeps_masks else None
+            shape = len(of_models), batch, n
+            mask = backend.empty(shape, np.bool_, "a dropout mask") if backend.keeps_masks else None
             differing = tuple(of_models) if len(set(of_models)) > 1 else None
             found.append(Dropout(layer, max(of_models), backend.asarray(keys), clock, mask, differing))
     return [*found, None]

@@ -65,7 +65,8 @@ class TrainingStep:
             for _ in range(steps_per_launch):
                 step()
 
-        self.captured, self.together, self._n = backend.capture(step), backend.capture(several), steps_per_launch
+        self.captured, self._n = backend.capture(step), steps_per_launch
+        self.together = self.captured if steps_per_launch == 1 else backend.capture(several)
 
     def __call__(self, left: int = 1) -> int:
         """Perform the next step, or the next few of `left` that there are; return how many."""

@@ -368,7 +368,7 @@ class _Run:
         self.validation = None if checked is None else self._evaluation(*checked)
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
-        self.last_finite = _Keeper(self.net)
+        self.last_finite = WeightCopy(self.net)
         self.mark = marker(self.backend, trainer.nvtx)
 
     def _check_validation(self, validation: tuple[Any, Any] | None) -> tuple[HostArray, Targets] | None:
@@ -410,7 +410,7 @@ class _Run:
             self.source.n_steps,
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
-            lambda: _Keeper(self.net),
+            lambda: WeightCopy(self.net),
         )
         self.last_finite.save(np.ones(self.net.n_models, bool))
         with ExitStack() as ends:  # every monitor that began is told of the end, also where another raises
@@ -531,7 +531,7 @@ class _Run:
         return self.backend.to_host(self.backend.asarray(x)) if is_on_device(x) else x
 
 
-class _Keeper(WeightKeeper):
+class WeightCopy(WeightKeeper):
     """Keeps a copy of theta on the backend."""
 
     def __init__(self, net: Network) -> None:

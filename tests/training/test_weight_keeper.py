@@ -5,7 +5,7 @@ import pytest
 from comparing import set_theta, theta
 
 import gpumlp
-from gpumlp.training.trainer import _Keeper
+from gpumlp.training.trainer import WeightCopy
 
 PATTERNS = ["0000000", "1111111", "0110001", "1010101", "1000000", "0000001"]
 
@@ -14,7 +14,7 @@ PATTERNS = ["0000000", "1111111", "0110001", "1010101", "1000000", "0000001"]
 def test_the_weights_of_some_models_are_kept_and_come_back(pattern, backend):
     models = np.array([c == "1" for c in pattern])
     net = gpumlp.Network((3, 2), n_models=7, backend=backend)
-    keeper, first = _Keeper(net), theta(net)
+    keeper, first = WeightCopy(net), theta(net)
     keeper.save(np.ones(7, bool))
     second = first + 1
     set_theta(net, second)
