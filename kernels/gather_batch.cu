@@ -5,6 +5,8 @@
 // sample_weight (n_sample_weights, n_rows), or null for 1 everywhere
 // keys          (n_orders, 2) words from which each epoch's order is computed; else null
 // rows          (n_rows,) the row at each position, where the order is explicit; else null: as the rows stand
+// first, whole  where in the step's batch of `whole` rows the `batch` rows begin that are brought: its weights are those of
+//               the whole batch, and what concerns it as a whole is done where first is 0
 // clock         STEP, EPOCH, POSITION: read
 // hyper         (N_GIVEN, n_groups, n_models) and factors (n_steps,): from them the step's numbers are computed
 // penalties     TIMES_ROWS: those of a sum grow with its rows; BY_WEIGHT: divided by the weight of the batch; 0: as given
@@ -78,13 +80,13 @@ extern "C" __global__ void gather_batch(
     const double* __restrict__ sample_weight, const unsigned* __restrict__ keys, const long long* __restrict__ rows,
     const long long* clock, const double* __restrict__ hyper, const double* __restrict__ factors, int x_aligned,
     int group, int mean, int penalties, int half_bits, long long copy_blocks, long long n_rows, long long in_features, long long n_out,
-    long long batch, long long n_orders, long long n_weights, long long n_sample_weights, long long n_models,
+    long long batch, long long first, long long whole, long long n_orders, long long n_weights, long long n_sample_weights, long long n_models,
     long long n_groups, real* a0, real* y, real* row_weight, double* scale, double* tally, real* table)
 {
     __shared__ unsigned round_keys[8];
     __shared__ double shared[256];
     const long long position = clock[POSITION];
-    const long long valid = min(batch, n_rows - position);
+    const long long valid = min(whole, n_rows - position);
     long long block = blockIdx.x;
 
     const bool copies = block < copy_blocks * n_orders;
@@ -98,7 +100,7 @@ extern "C" __global__ void gather_batch(
     if (copies) {
         const int lane = threadIdx.x % group, slots = blockDim.x / group;
         for (long long p = block % copy_blocks * slots + threadIdx.x / group; p < batch; p += copy_blocks * slots) {
-            const long long row = order(position + p), place = order_number * batch + p;
+            const long long row = order(position + first + p), place = order_number * batch + p;
             const x_type* from = X + row * in_features;
             real *to = a0 + place * in_features, *y_to = y + place * n_out;
             if (x_aligned)
@@ -123,11 +125,12 @@ extern "C" __global__ void gather_batch(
         for (long long p = threadIdx.x; p < valid; p += blockDim.x) sum += weights ? weights[order(position + p)] : 1.0;
         sum = block_sum(sum, shared);
         for (long long p = threadIdx.x; p < batch; p += blockDim.x) {
-            const double weight = p >= valid ? 0.0 : weights ? weights[order(position + p)] : 1.0;
+            const double weight = first + p >= valid ? 0.0 : weights ? weights[order(position + first + p)] : 1.0;
             row_weight[line * batch + p] = (real)(mean && sum > 0 ? weight / sum : weight);
         }
         if (threadIdx.x == 0) scale[line] = mean ? sum : 1;
         const long long last = n_weights == 1 ? n_models : line + 1;  // one line may serve all models
+        if (first) return;
         for (long long m = line + threadIdx.x; m < last; m += blockDim.x) tally[WEIGHT * n_models + m] += sum;
     } else {
 #if N_FINISHED
@@ -136,7 +139,7 @@ extern "C" __global__ void gather_batch(
         double given[N_GIVEN], finished[N_FINISHED];
 #pragma unroll
         for (int k = 0; k < N_GIVEN; ++k) given[k] = hyper[k * n + i];
-        given[ETA] *= factors[position / batch];
+        given[ETA] *= factors[position / whole];
         if (penalties) {
             const long long m = i % n_models;
             const double weight = batch_weight(

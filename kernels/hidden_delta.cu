@@ -1,7 +1,7 @@
 // delta <- delta * f'(z), the factor of BP2, and db <- the sum of delta over the batch (BP3)
 //
 // z, a        (n_models, batch, features); a holds f(z), under dropout f(z) mask / keep
-// keys, clock, threshold, stream, grow, keep   as in bias_activation: the mask is drawn again
+// keys, clock, threshold, stream, first_row, grow, keep   as in bias_activation: the mask is drawn again
 // partials    (n_models, n_chunks + n_groups, features) scratch
 // tickets     (n_models, n_tiles, n_groups + 1) zeros, which they are again afterwards
 // delta       (n_models, batch, features) W^T delta of the next layer, overwritten
@@ -14,8 +14,8 @@
 extern "C" __global__ void hidden_delta(
     const real* __restrict__ z, const real* __restrict__ a, long long batch, long long features,
     long long rows_of_chunk, int lanes, const unsigned* __restrict__ keys, const long long* __restrict__ clock,
-    unsigned threshold, unsigned stream, real grow, real keep, real* partials, unsigned* tickets, real* delta, real* db,
-    long long db_stride)
+    unsigned threshold, unsigned stream, long long first_row, real grow, real keep, real* partials, unsigned* tickets,
+    real* delta, real* db, long long db_stride)
 {
     __shared__ real shared[256][VEC];
     const long long n_tiles = (features + lanes * VEC - 1) / (lanes * VEC);
@@ -29,7 +29,7 @@ extern "C" __global__ void hidden_delta(
     const long long column = tile * lanes * VEC + (aligned ? lane * VEC : lane);
     const int step = aligned ? 1 : lanes;
 #if DROPOUT
-    Mask mask = {keys, (unsigned)clock[STEP], stream, threshold};
+    Mask mask = {keys, (unsigned)clock[STEP], stream, threshold, first_row};
 #endif
     real sums[VEC] = {};
     for (long long row = begin + strand; row < end; row += n_strands) {

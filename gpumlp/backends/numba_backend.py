@@ -159,7 +159,7 @@ class NumbaBackend(NumpyBackend):
         run, mask = loop("drop_out", self.dtype, (("drop", dropout_recording()),)), dropout.mask.reshape(-1)
         grow = 1 / (1 - dropout.rate)
         words = room("words", units.stop - units.start + 8, np.uint32)
-        place = (batch, n, first, last, units.start, units.stop)
+        place = (dropout.first, batch, n, first, last, units.start, units.stop)
         return bind(run, *mask_arguments(dropout), grow, *place, words, mask, a.reshape(-1))
 
     # ---------------------------------------------------------------- backward

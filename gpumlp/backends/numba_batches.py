@@ -18,6 +18,7 @@ from gpumlp.backends.numpy_batches import (
     take_launch,
     target_launch,
     weight_launch,
+    window_of,
 )
 from gpumlp.backends.protocol import EPOCH, POSITION, STEP, WEIGHT, Array, Batch, BatchSource, StepNumbers, Tally
 from gpumlp.randomness import feistel, streams
@@ -38,7 +39,7 @@ class NumbaRowWindow(RowWindow):
         feistel.check_size(source.n_rows)
         keys = streams.shuffle_keys(source.keys, epoch).reshape(-1)
         half = feistel.half_bits(source.n_rows)
-        place = (source.n_rows, first, self.size, len(self.rows))
+        place = (source.n_rows, first, self.rows.shape[1], len(self.rows))
         run_now(bind(loop("order_rows", np.float32), keys, half, *place, self.rows.reshape(-1)))
 
 
@@ -46,6 +47,7 @@ class Bringing:
     """What is done in Python before a batch is brought, and what the compiled part is told by it.
 
     at      (1,) where in the window the batch begins
+    first   which row of it is the first that is brought
     known   (2,) position of the window's first row; step of the epoch whose numbers stand first in `ahead`
     amount  (1,) what the batch adds to the tally's weight, where it is not added here
     ahead   the next steps' numbers
@@ -56,7 +58,8 @@ class Bringing:
         self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
     ) -> None:
         self.source, self._clock, self._batch, self._numbers = source, memoryview(clock), batch, numbers
-        self.window = NumbaRowWindow(source, len(batch.a0))
+        self.first = batch.first
+        self.window = window_of(NumbaRowWindow, source, len(batch.a0))
         self.at, self.known, self.amount = np.zeros(1, np.int64), np.zeros(2, np.int64), np.zeros(1)
         self.ahead = np.empty(0, batch.a0.dtype) if numbers is None else ahead_of(numbers)
         self.takers: list[Taker] = []
@@ -77,7 +80,7 @@ class Bringing:
         if self._weigh is not None or self.takers:
             rows, at = self.window.rows_at(clock[EPOCH], position)
             for take in self.takers:
-                take(rows, at)
+                take(rows, at + self.first)
             if self._weigh is not None:
                 self._weigh(rows[:, at : at + self.source.batch], min(self.source.batch, self.source.n_rows - position))
 
@@ -96,7 +99,7 @@ class Bringing:
         self._limit = min(position - at + self.window.size, short if position < short else position + size)
         if self._weigh is None:
             equal_weights(self._batch, valid, source.mean)
-            self.amount[0] = valid
+            self.amount[0] = valid if self.first == 0 else 0
         self._valid = self._batch.valid
         if self._numbers is not None:
             step = position // size
@@ -137,7 +140,7 @@ def taking(take: Loop, given: Sequence[Any], bringing: Bringing, out: Array) -> 
     """Return the stage that fills `out` (n_orders, batch, n) from the rows of the window."""
     n_orders, batch, n = out.shape
     rows = bringing.window.rows
-    shared = (*given, rows.reshape(-1), rows.shape[1], bringing.at, batch)
+    shared = (*given, rows.reshape(-1)[bringing.first :], rows.shape[1], bringing.at, batch)
 
     def some(first: int, last: int, room: Room) -> Call:
         return bind(take, *shared, first, last, out.reshape(-1))

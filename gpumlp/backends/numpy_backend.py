@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import threads
-from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch
+from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch, window_of
 from gpumlp.backends.numpy_elementwise import Elementwise
 from gpumlp.backends.numpy_normalisation import (
     gamma_gradient_program,
@@ -99,6 +99,10 @@ class NumpyBackend:
         """Overwrite every element of `out`."""
         self._launch(lambda: out.fill(value))
 
+    def add(self, src: Array, out: Array) -> None:
+        """Add `src` to `out`."""
+        self._launch(lambda: np.add(out, src, out))
+
     def finite_models(self, x: Array) -> Any:
         """Return for which models every element is finite: NaN and infinity survive the extremes."""
         return np.isfinite(x.min(axis=1)) & np.isfinite(x.max(axis=1))
@@ -113,7 +117,7 @@ class NumpyBackend:
     ) -> None:
         """Bring the rows of this step, their weights and the step's numbers."""
         takers = [take_launch(source.X, batch.a0, self._elementwise.block_size), target_launch(source, batch.y)]
-        window = RowWindow(source, len(batch.a0))
+        window = window_of(RowWindow, source, len(batch.a0))
         self._launch(gather_launch(source, clock, batch, tally, numbers, window, takers))
 
     # ---------------------------------------------------------------- forward
@@ -567,7 +571,7 @@ def draw_mask(dropout: Dropout, block_size: int) -> Launch:
         t = int(dropout.clock[STEP])
         for m in range(n_models):
             for rows in pieces:
-                words = dropout_words(dropout.keys[m], rows, features, t, dropout.layer)
+                words = dropout_words(dropout.keys[m], dropout.first + rows, features, t, dropout.layer)
                 np.greater_equal(words, threshold, mask[m, rows[0] : rows[-1] + 1])
 
     return launch

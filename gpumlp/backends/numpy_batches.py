@@ -23,11 +23,12 @@ class RowWindow:
         self.source = source
         steps = max(1, min(source.n_steps, PIECE // (source.batch * n_orders)))
         self.size = steps * source.batch
-        self.rows = np.empty((n_orders, self.size), np.int64)
+        beyond = source.n_parts * (source.part or source.batch) - source.batch  # of the last part of the last batch
+        self.rows = np.empty((n_orders, self.size + beyond), np.int64)
         self.key: tuple[int, int] | None = None  # epoch and first position of what the window holds
 
     def rows_at(self, epoch: int, position: int) -> tuple[Any, int]:
-        """Return the window's rows (n_orders, size) and where in it `position` stands."""
+        """Return the window's rows (n_orders, at least size) and where in it `position` stands."""
         first = position - position % self.size
         if self.key != (epoch, first):
             self._fill(epoch, first)
@@ -38,13 +39,21 @@ class RowWindow:
         """Compute the rows from position `first` on; beyond the last one it is repeated, with weight 0."""
         source, piece = self.source, max(1, PIECE // len(self.rows))
         keys = None if source.keys is None else streams.shuffle_keys(source.keys, epoch)
-        for start in range(0, self.size, piece):
-            stop = min(start + piece, self.size)
+        for start in range(0, self.rows.shape[1], piece):
+            stop = min(start + piece, self.rows.shape[1])
             positions = np.minimum(np.arange(first + start, first + stop), source.n_rows - 1)
             if keys is not None:
                 self.rows[:, start:stop] = feistel.rows_at(positions, keys, source.n_rows)
             else:
                 self.rows[:, start:stop] = positions if source.rows is None else source.rows[0, positions]
+
+
+def window_of(kind: type[RowWindow], source: BatchSource, n_orders: int) -> RowWindow:
+    """Return the window of a source, which all parts of its batches share."""
+    if source.part is None:
+        return kind(source, n_orders)
+    found: RowWindow = source.kept.setdefault("window", kind(source, n_orders))
+    return found
 
 
 def gather_launch(
@@ -68,7 +77,7 @@ def gather_launch(
         position = int(clock[POSITION])
         rows, at = window.rows_at(int(clock[EPOCH]), position)
         for take in takers:
-            take(rows, at)
+            take(rows, at + batch.first)
         weigh(rows[:, at : at + size], min(size, source.n_rows - position))
         if set_numbers is not None:
             set_numbers()
@@ -123,11 +132,13 @@ def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[
 
         def equal(rows: Any, valid: int) -> None:
             equal_weights(batch, valid, source.mean)
-            np.add(total, valid, total)
+            if batch.first == 0:
+                np.add(total, valid, total)
 
         return equal
     n_weights = len(sample_weight)
-    weights = np.empty(row_weight.shape, np.float64)
+    weights = np.empty((len(row_weight), source.batch), np.float64)
+    mine = weights[:, batch.first : batch.first + row_weight.shape[1]]
     sums = np.empty(len(row_weight), np.float64)
 
     def given(rows: Any, valid: int) -> None:
@@ -135,22 +146,25 @@ def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[
             sample_weight[m % n_weights].take(rows[m % len(rows)], 0, weights[m], "clip")
         weights[:, valid:] = 0
         np.add.reduce(weights, axis=1, out=sums)
-        np.add(total, sums, total)
+        if batch.first == 0:
+            np.add(total, sums, total)
         if source.mean:
             scale[:] = sums
             np.divide(weights, np.where(sums > 0, sums, 1)[:, None], weights)  # a batch without weight moves nothing
         else:
             scale[:] = 1
-        np.copyto(row_weight, weights, casting="same_kind")
+        np.copyto(row_weight[:, : mine.shape[1]], mine, casting="same_kind")
+        row_weight[:, mine.shape[1] :] = 0
 
     return given
 
 
 def equal_weights(batch: Batch, valid: int, mean: bool) -> None:
-    """Give the first rows of a batch the same weight, and none to the others."""
+    """Give the first rows of a batch, of which there may be a part here, the same weight, and none to the others."""
     if valid != batch.valid:
-        batch.row_weight[:, :valid] = 1 / valid if mean else 1
-        batch.row_weight[:, valid:] = 0
+        mine = max(0, valid - batch.first)
+        batch.row_weight[:, :mine] = 1 / valid if mean else 1
+        batch.row_weight[:, mine:] = 0
         batch.scale[:] = valid if mean else 1
         batch.valid = valid
 

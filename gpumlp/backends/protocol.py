@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,10 +37,12 @@ class BatchSource:
     codes          (n_classes, n_out) targets of each label, or None
     sample_weight  (1 or n_models, n_rows), or None for 1 everywhere
     batch          rows of a batch; the last one of an epoch may be short
+    part           rows of a batch that are brought at a time, the Batch says which; None: all of them
     mean           whether a batch's weights are divided by their sum
     keys           (1 or n_models, 2) words: each epoch has the order computed from them; None: no such order
     rows           (1, n_rows) int64: the row at each position of this epoch, where the order is explicit; None: the
                    rows come as they stand, unless there are keys
+    kept           what a backend on the host knows of the order, for all parts of a batch
     """
 
     X: Array
@@ -51,6 +53,13 @@ class BatchSource:
     mean: bool
     keys: Any = None
     rows: Array | None = None
+    part: int | None = None
+    kept: dict[str, Any] = field(default_factory=dict, init=False)
+
+    @property
+    def n_parts(self) -> int:
+        """Number of parts of a batch; the last one may have rows that only fill it."""
+        return -(-self.batch // (self.part or self.batch))
 
     @property
     def n_rows(self) -> int:
@@ -72,6 +81,8 @@ class Batch:
     row_weight   (1 or n_models, batch): each example's share in the gradient, 0 for a row that only fills a short batch
     scale        (1 or n_models,) float64: what turns sums with row_weight into sums with the sample weights
     valid        for how many rows a backend on the host has made row_weight, while all rows have the same
+    first        which row of the step's batch is the first one here, where that is done part by part: weights and scale
+                 are those of the whole batch, whose weight is added to the tally with the first part
     """
 
     a0: Array
@@ -79,6 +90,7 @@ class Batch:
     row_weight: Array
     scale: Array
     valid: int = -1
+    first: int = 0
 
 
 @dataclass
@@ -162,6 +174,7 @@ class Dropout:
     clock   names the step, of which the mask is a function
     mask    (n_models, batch, features) bool, where a backend keeps the mask for the way back; None: it is drawn again
     rates   in a padded stack whose models differ: the rate of each, which may be 0; `rate` is then the highest
+    first   as of Batch: a row's mask is that of its place in the whole batch
     """
 
     layer: int
@@ -170,6 +183,7 @@ class Dropout:
     clock: Array
     mask: Array | None = None
     rates: tuple[float, ...] | None = None
+    first: int = 0
 
 
 @dataclass
@@ -232,6 +246,10 @@ class Backend(Protocol):
 
     def fill(self, out: Array, value: float) -> None:
         """Overwrite every element of `out`."""
+        ...
+
+    def add(self, src: Array, out: Array) -> None:
+        """Add `src` to `out`, which has its shape."""
         ...
 
     def finite_models(self, x: Array) -> Any:

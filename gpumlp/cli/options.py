@@ -118,6 +118,15 @@ BatchSize = Annotated[
         help='Rows of a batch; "full"; or "tune" for what is fastest here, as three seconds of measuring show.',
     ),
 ]
+MicroBatch = Annotated[
+    str,
+    _option(
+        "--micro-batch",
+        panel=FIT,
+        metavar="N",
+        help='Rows of a batch that are computed at a time, as memory wants it: a number, "auto" or "none".',
+    ),
+]
 Epochs = Annotated[int, _option("--epochs", "--epoch", "-e", "--max-iter", panel=FIT, min=1, help="Epochs.")]
 L2 = Annotated[
     float,
@@ -225,6 +234,11 @@ def batch_rows(text: str) -> int | str:
         return int(text)
     except ValueError:
         return text
+
+
+def micro_batch_rows(text: str) -> int | str | None:
+    """Read a number of rows, "auto" or "none"; Trainer refuses everything else."""
+    return None if text.strip().lower() == "none" else batch_rows(text)
 
 
 def expect_task(name: str | None) -> None:

@@ -36,6 +36,7 @@ def plan(
     normalisation: opt.Normalisation = None,
     optimizer: opt.Optimizer = "adam",
     batch_size: opt.BatchSize = "64",
+    micro_batch: opt.MicroBatch = "none",
     clip_norm: opt.ClipNorm = None,
     dtype: opt.Dtype = "float32",
     backend: opt.BackendName = "auto",
@@ -67,6 +68,7 @@ def plan(
         dtype,
         labels=cost in (None, "categorical_cross_entropy"),
         clip_norm=clip_norm,
+        micro_batch=opt.micro_batch_rows(micro_batch),
     )
     if as_json:
         print(json.dumps({"backend": found.backend, "parts": found.parts, "total": found.total}))

@@ -47,6 +47,7 @@ def train(
     optimizer: opt.Optimizer = "adam",
     lr: opt.LearningRate = 0.001,
     batch_size: opt.BatchSize = "64",
+    micro_batch: opt.MicroBatch = "auto",
     epochs: opt.Epochs = 100,
     l2: opt.L2 = 0.0,
     clip_norm: opt.ClipNorm = None,
@@ -123,6 +124,7 @@ def train(
         clip_norm=clip_norm,
         schedule=schedule,
         nvtx=nvtx or None,
+        micro_batch=opt.micro_batch_rows(micro_batch),
     )
     model = package(problem, net, parts.train, standardise)
     if not quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,6 +116,12 @@ class Workspace:
             activations = padded_activations(backend, architecture, runs) if runs else architecture.activations
             buffers = (self.p, self.z, self.u, self.a, self.delta, self.norms)
             self.parts = [Part(slice(0, n_models), sizes, activations, None, *buffers)]
+
+    def with_rows(self, batch: Batch) -> Workspace:
+        """Return the same buffers for another part of a batch, whose rows and targets lie in the same place."""
+        other = copy(self)
+        other.batch = batch
+        return other
 
     def _run(self, run: Run, in_place: bool) -> Part:
         """Return a run's views: its numbers lie side by side, in the room that the stack has for its models."""

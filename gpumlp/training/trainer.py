@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpumlp.backends.protocol import EPOCH, FIRST_BAD, POSITION, STEP, BatchSource, StepNumbers, Tally
-from gpumlp.errors import ConfigurationError, DataError, DivergenceError, ShapeError
+from gpumlp.errors import ConfigurationError, DataError, DivergenceError, OutOfMemory, ShapeError
+from gpumlp.formulas.normalisation import BATCH
 from gpumlp.formulas.update_rules import RULES, UpdateRule, check_rule, finished_names
 from gpumlp.network.evaluation import Evaluation, build_source, read_tally
 from gpumlp.network.kinds import bring
@@ -26,6 +29,8 @@ from gpumlp.training.monitors import EpochReport, Monitor, RunInfo, Stop, Weight
 from gpumlp.training.ranges import are_wanted, marker
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, get_schedule
 from gpumlp.training.step import TrainingStep
+
+log = logging.getLogger("gpumlp")
 
 
 class Trainer:
@@ -56,6 +61,10 @@ class Trainer:
                          host time, which matters where a step takes the device some microseconds
     nvtx                 whether epochs, steps and evaluations are ranges in the timeline of NVIDIA's profilers, which
                          cuda alone does; None: as GPUMLP_NVTX=1 says
+    micro_batch          rows that are on their way through the network at a time, where those of a batch do not fit
+                         into memory: the gradients are added up, so that a batch is still one update, the same but for
+                         rounding. "auto": all of them, halved until they fit; None: all. Not with layers that are
+                         normalised over a batch, which need it as a whole
 
     state                afterwards, by name, what the rule keeps: (n_models, n_params) each, CuPy arrays on cuda
     choice               the Choice in use, with all that was measured; None where nothing was tuned
@@ -84,6 +93,7 @@ class Trainer:
         steps_per_launch: int = 1,
         penalty: str = "example",
         nvtx: bool | None = None,
+        micro_batch: int | str | None = "auto",
     ) -> None:
         self.net = net
         self.rule = RULES.get(optimizer)
@@ -98,6 +108,7 @@ class Trainer:
             raise ConfigurationError(f"steps_per_launch={steps_per_launch!r}: expected a whole number of at least 1")
         self.steps_per_launch = int(steps_per_launch)
         self.nvtx = are_wanted(nvtx)
+        self.micro_batch = _check_micro_batch(micro_batch, net)
         _one_of("reduction", reduction, ("mean", "sum"))
         _one_of("penalty", penalty, ("example", "batch"))
         _one_of("shuffle", shuffle, (True, False, "shared"))
@@ -318,8 +329,44 @@ class Steps:
         self.source, self.clock, self.numbers = source, clock, numbers
         self.tally = Tally(self.backend.empty((4, net.n_models), np.float64), targets.counts_hits, targets.threshold)
         numbers.factors = np.ones(source.n_steps)
-        self.step = TrainingStep(
-            net, source, trainer.hyper, numbers, trainer._states, clock, self.tally, trainer.steps_per_launch
+        self.step = self._build(trainer)
+
+    def _build(self, trainer: Trainer) -> TrainingStep:
+        """Return the step, in parts that fit where the whole does not; say so in one log line."""
+        given = trainer.micro_batch
+        rows = self.source.batch if given in ("auto", None) else min(int(given), self.source.batch)
+        may_halve = given == "auto" and BATCH not in trainer.net.architecture.normalisation
+        while True:
+            if rows < self.source.batch:
+                self.source = replace(self.source, part=rows)
+            try:
+                step = self._try(trainer)
+            except OutOfMemory:
+                if not may_halve or rows == 1:
+                    raise
+            else:
+                break
+            rows = -(-rows // 2)
+        if rows < self.source.batch:
+            log.info(
+                "a batch of %d rows is done in %d parts of %d, whose gradients are added up%s",
+                self.source.batch,
+                self.source.n_parts,
+                rows,
+                ": it does not fit into memory at once" if given == "auto" else "",
+            )
+        return step
+
+    def _try(self, trainer: Trainer) -> TrainingStep:
+        return TrainingStep(
+            trainer.net,
+            self.source,
+            trainer.hyper,
+            self.numbers,
+            trainer._states,
+            self.clock,
+            self.tally,
+            trainer.steps_per_launch,
         )
 
     def begin_epoch(self) -> None:
@@ -560,6 +607,20 @@ def build_numbers(rule: UpdateRule, hyper: HyperTable, net: Network, penalty: st
     skip = np.zeros(net.n_models, np.bool_)
     table, by_batch = net.backend.empty(shape), penalty == "batch"
     return StepNumbers(rule, hyper.extras, hyper.values, names, table, np.ones(1), skip, by_batch)
+
+
+def _check_micro_batch(given: int | str | None, net: Network) -> int | str | None:
+    if given in ("auto", None):
+        return given
+    if not isinstance(given, int | np.integer) or given < 1:
+        raise ConfigurationError(f'micro_batch={given!r}: expected a number of rows of at least 1, "auto" or None')
+    over_batch = [l for l, kind in enumerate(net.architecture.normalisation) if kind == BATCH]
+    if over_batch:
+        raise ConfigurationError(
+            f'micro_batch={given} with normalisation="batch" in layer {", ".join(map(str, over_batch))}: its '
+            'statistics are those of a whole batch; leave micro_batch away, or normalise by "layer"'
+        )
+    return int(given)
 
 
 def check_order(order: Any, epochs: int, n_rows: int) -> HostArray:

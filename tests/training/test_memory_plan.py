@@ -29,6 +29,7 @@ CASES = {
     "f' reads z": ((24, 200, 100, 10), 400, 800, 0, {"activation": "gelu"}, {}),
     "double": ((24, 200, 100, 10), 400, 800, 0, {"dtype": "float64"}, {"clip_norm": 1.0}),
     "a wide output": ((20, 30, 60), 1000, 1000, 0, {"n_models": 3}, {"shuffle": False}),
+    "parts of batches": ((24, 300, 10), 2000, 2000, 0, {"n_models": 2}, {"micro_batch": 700}),
     "steps launched together": ((24, 300, 10), 500, 2000, 0, {"n_models": 2}, {"steps_per_launch": 3}),
 }
 
@@ -157,6 +158,17 @@ def test_the_command_gives_json_that_is_the_plan(capsys):
     found = json.loads(capsys.readouterr().out)
     plan = gpumlp.plan_memory(gpumlp.Network((64, 20, 10), n_models=3, dropout=0.2, backend="numpy"), 50, n_rows=900)
     assert found == {"backend": "numpy", "parts": plan.parts, "total": plan.total}
+
+
+def test_the_command_tells_what_parts_of_a_batch_spare(capsys):
+    found = []
+    for rows in ("none", "10"):
+        argv = ["--sizes", "64,20,10", "--batch-size", "100", "--micro-batch", rows, "--json", "--backend", "cuda"]
+        assert main(["plan", *argv]) == 0
+        found.append(json.loads(capsys.readouterr().out)["parts"])
+    whole, parts = found
+    assert parts["activations"] < whole["activations"] / 4
+    assert parts["gradients"] == 2 * whole["gradients"]
 
 
 def test_the_command_refuses_sizes_that_are_none(capsys):

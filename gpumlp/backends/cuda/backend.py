@@ -109,6 +109,12 @@ class CudaBackend:
             self._note(out)
             out.fill(value)
 
+    def add(self, src: Array, out: Array) -> None:
+        """Add `src` to `out`."""
+        with self._device.session():
+            self._note(src, out)
+            self._device.cupy.add(out, src, out)
+
     def finite_models(self, x: Array) -> Any:
         """Return for which models every element is finite."""
         n_models, n = x.shape
@@ -185,6 +191,8 @@ class CudaBackend:
             in_features=in_features,
             n_out=batch.y.shape[2],
             batch=n_rows_of_batch,
+            first=batch.first,
+            whole=source.batch,
             n_orders=n_orders,
             n_weights=n_weights,
             n_sample_weights=1 if source.sample_weight is None else len(source.sample_weight),
@@ -604,13 +612,14 @@ class CudaBackend:
     def _mask(self, dropout: Dropout | None) -> dict[str, Any]:
         """Return the arguments of a kernel that draws a mask."""
         if dropout is None:
-            return {"keys": None, "clock": None, "threshold": 0, "stream": 0, "grow": 1.0, "keep": 1.0}
+            return {"keys": None, "clock": None, "threshold": 0, "stream": 0, "first_row": 0, "grow": 1.0, "keep": 1.0}
         keep = 1 - dropout.rate
         return {
             "keys": dropout.keys,
             "clock": dropout.clock,
             "threshold": dropout_threshold(dropout.rate),
             "stream": (DROPOUT << 16) + dropout.layer,
+            "first_row": dropout.first,
             "grow": 1 / keep,
             "keep": keep,
         }
