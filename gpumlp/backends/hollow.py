@@ -141,6 +141,9 @@ class HollowCuda(CudaBackend):
     def fill(self, out: Array, value: float) -> None:
         pass
 
+    def add(self, src: Array, out: Array) -> None:
+        pass
+
     def bring_numbers(self, numbers: StepNumbers) -> None:
         hyper = np.stack([numbers.hyper[name] for name in numbers.given])
         host = {"hyper": hyper, "factors": np.array(numbers.factors, np.float64), "skip": numbers.skip}
