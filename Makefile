@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check lint types imports unit format bench kernels-report sanitize clean
+.PHONY: demo test check lint types imports unit soak format fuzz bench kernels-report sanitize clean
 
 demo: .venv/.base
 	$(BIN)/gpumlp train digits --hidden 64,32 --epochs 60 --standardise --seed 0
@@ -30,9 +30,17 @@ imports: .venv/.dev
 unit: .venv/.dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
+# The tests that take minutes, such as trainings that are killed dozens of times.
+soak: .venv/.dev
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m soak --soak
+
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Damaged data sets and models by the thousand, five minutes, under limits of memory and time. make fuzz ARGS="--kinds t.csv"
+fuzz: .venv/.dev
+	$(BIN)/python tests/fuzz/run.py --seconds 300 $(ARGS)
 
 # What the real NVRTC makes of the kernels; no GPU is needed. make kernels-report ARGS="--arch 75,90 --kernel update"
 kernels-report: .venv/.dev

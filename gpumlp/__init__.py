@@ -14,8 +14,10 @@ from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel, load
 from gpumlp.training import schedules
+from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice, Measurement
 from gpumlp.training.delta_norms import DeltaNorms
+from gpumlp.training.folds import Folds
 from gpumlp.training.history import History
 from gpumlp.training.memory import MemoryPlan, plan_memory
 from gpumlp.training.mlflow_log import MlflowLog
@@ -26,17 +28,22 @@ from gpumlp.training.trainer import Trainer
 from gpumlp.training.tuning import tune
 
 if TYPE_CHECKING:
+    from gpumlp.ensembles import Sweep, SweepResult, distributions
     from gpumlp.estimators import MLPClassifier, MLPRegressor
+    from gpumlp.search import FleetSearchCV, cross_validate
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Activation",
+    "Checkpoints",
     "Choice",
     "Cost",
     "CsvLog",
     "DeltaNorms",
     "EarlyStopping",
+    "FleetSearchCV",
+    "Folds",
     "History",
     "JsonLinesLog",
     "KeepBest",
@@ -51,12 +58,16 @@ __all__ = [
     "ProgressBar",
     "SavedModel",
     "Stop",
+    "Sweep",
+    "SweepResult",
     "TensorBoardLog",
     "Trainer",
     "UpdateRule",
     "__version__",
     "activations",
     "costs",
+    "cross_validate",
+    "distributions",
     "errors",
     "get_backend",
     "load",
@@ -69,8 +80,20 @@ __all__ = [
 ]
 
 
+# loaded when asked for: some bring scikit-learn with them, and rooms below the ensembles ask this file for the version
+LATER = {
+    "FleetSearchCV": "gpumlp.search",
+    "MLPClassifier": "gpumlp.estimators",
+    "MLPRegressor": "gpumlp.estimators",
+    "Sweep": "gpumlp.ensembles",
+    "SweepResult": "gpumlp.ensembles",
+    "cross_validate": "gpumlp.search",
+    "distributions": "gpumlp.ensembles",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Load the estimators, and scikit-learn with them, when one of them is asked for."""
-    if name in ("MLPClassifier", "MLPRegressor"):
-        return getattr(import_module("gpumlp.estimators"), name)
+    """Load what is not loaded from the start."""
+    if name in LATER:
+        return getattr(import_module(LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

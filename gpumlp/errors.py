@@ -40,6 +40,14 @@ class ModelFileError(GpumlpError, ValueError):
     """A file is not a model that this version can load."""
 
 
+class TensorsFileError(GpumlpError, ValueError):
+    """A file of tensors is damaged, or is none."""
+
+
+class CheckpointError(GpumlpError, ValueError):
+    """A checkpoint is damaged, or belongs to another training than the one that is to go on."""
+
+
 class KernelCompileError(GpumlpError, RuntimeError):
     """A kernel does not compile: a defect of gpumlp, or of a formula of your own; the compiler's words say where."""
 

@@ -2,6 +2,7 @@
 //
 // z, a        (n_models, batch, features); a holds f(z), under dropout f(z) mask / keep
 // keys, clock, threshold, stream, first_row, grow, keep   as in bias_activation: the mask is drawn again
+// kinds, widths, thresholds, scales   as in bias_activation; units beyond a model's width get delta = 0
 // partials    (n_models, n_chunks + n_groups, features) scratch
 // tickets     (n_models, n_tiles, n_groups + 1) zeros, which they are again afterwards
 // delta       (n_models, batch, features) W^T delta of the next layer, overwritten
@@ -14,8 +15,9 @@
 extern "C" __global__ void hidden_delta(
     const real* __restrict__ z, const real* __restrict__ a, long long batch, long long features,
     long long rows_of_chunk, int lanes, const unsigned* __restrict__ keys, const long long* __restrict__ clock,
-    unsigned threshold, unsigned stream, long long first_row, real grow, real keep, real* partials, unsigned* tickets,
-    real* delta, real* db, long long db_stride)
+    unsigned threshold, unsigned stream, long long first_row, real grow, real keep, const int* __restrict__ kinds,
+    const int* __restrict__ widths, const unsigned* __restrict__ thresholds, const real* __restrict__ scales,
+    real* partials, unsigned* tickets, real* delta, real* db, long long db_stride)
 {
     __shared__ real shared[256][VEC];
     const long long n_tiles = (features + lanes * VEC - 1) / (lanes * VEC);
@@ -28,7 +30,10 @@ extern "C" __global__ void hidden_delta(
     const bool aligned = features % VEC == 0;
     const long long column = tile * lanes * VEC + (aligned ? lane * VEC : lane);
     const int step = aligned ? 1 : lanes;
+    const int kind = MIXED ? kinds[model] : 0;
+    const long long width = MIXED ? widths[model] : features;
 #if DROPOUT
+    if (RATES) threshold = thresholds[model], grow = scales[2 * model], keep = scales[2 * model + 1];
     Mask mask = {keys, (unsigned)clock[STEP], stream, threshold, first_row};
 #endif
     real sums[VEC] = {};
@@ -50,10 +55,11 @@ extern "C" __global__ void hidden_delta(
                 as.v[k] = a[base + unit];
             }
 #if DROPOUT
-            ds.v[k] = carry_back(ds.v[k], zs.v[k], as.v[k], mask(model, row, batch, unit), grow, keep);
+            ds.v[k] = carry_back(ds.v[k], zs.v[k], as.v[k], mask(model, row, batch, unit), grow, keep, kind);
 #else
-            ds.v[k] = carry_back(ds.v[k], zs.v[k], as.v[k]);
+            ds.v[k] = carry_back(ds.v[k], zs.v[k], as.v[k], kind);
 #endif
+            if (MIXED && unit >= width) ds.v[k] = 0;
             sums[k] += ds.v[k];
             if (!aligned) delta[base + unit] = ds.v[k];
         }

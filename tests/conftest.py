@@ -20,6 +20,10 @@ BACKENDS = [
 DEVICE = pytest.StashKey[devices.Device]()
 
 
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="run the tests that take minutes, too")
+
+
 def pytest_configure(config):
     """Settle the device before any test file imports CuPy, in each process of pytest-xdist for itself."""
     config.stash[DEVICE] = devices.in_use()
@@ -34,6 +38,8 @@ def pytest_report_header(config):
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and item.config.stash[DEVICE].kind != "real":
         pytest.skip(devices.why_skipped("real"))
+    if item.get_closest_marker("soak") and not item.config.getoption("soak"):
+        pytest.skip("takes minutes: make soak")
 
 
 @pytest.fixture(params=BACKENDS)

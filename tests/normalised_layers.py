@@ -113,6 +113,6 @@ def numbers_of(b, n_models, skipped):
     skip = np.zeros(n_models, np.bool_)
     skip[[m for m in skipped if m < n_models]] = True
     table = b.empty((len(names), 1, n_models))
-    numbers = StepNumbers(rule, frozenset(), hyper, names, table, np.ones(1), skip)
+    numbers = StepNumbers(rule, frozenset(), hyper, names, table, np.ones((1, 1)), skip)
     b.bring_numbers(numbers)
     return numbers

@@ -92,7 +92,7 @@ class HollowNumpy(NumpyBackend):
     def fill(self, out: Array, value: float) -> None:
         pass
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
         if self.name == "numpy":
             with arrays_counted(self._ledger):
                 kept = super().capture(step)
@@ -154,7 +154,7 @@ class HollowCuda(CudaBackend):
     ) -> None:
         pass
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
         return step  # a device takes its scratch when a step runs for the first time
 
     def session(self) -> AbstractContextManager[None]:

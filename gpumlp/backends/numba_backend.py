@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from gpumlp.backends import numba_crew, threads
 from gpumlp.backends.numba_batches import batch_stages
 from gpumlp.backends.numba_blas import gemm_address, product_call
+from gpumlp.backends.numba_joined import JoinedSteps, can_be_joined, thread_clock
 from gpumlp.backends.numba_layout import PIECE_UNITS, After, chunks_of_rows, flat, model_flat, row_ranges, weight
 from gpumlp.backends.numba_normalisation import normalisation, normalised_delta_stages
 from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Program, Room, Runs, Stage, bind
@@ -32,7 +33,7 @@ from gpumlp.backends.protocol import (
     Tally,
     of_all,
 )
-from gpumlp.formulas.activations import SOFTMAX, Activation, reads_z
+from gpumlp.formulas.activations import SOFTMAX, Activation, reads_z, value_recording
 from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
 from gpumlp.formulas.normalisation import LAYER
 from gpumlp.formulas.output_delta import OutputDelta, weighted_delta
@@ -48,6 +49,10 @@ PADDING = 32  # values: parameters are padded to a multiple
 Item = Any  # a stage, or what only Python can do
 
 
+class NotJoined(Exception):
+    """Several steps cannot be one program."""
+
+
 class NumbaBackend(NumpyBackend):
     """The BLAS's products and Numba's loops on the processor."""
 
@@ -56,6 +61,8 @@ class NumbaBackend(NumpyBackend):
     def __init__(self, dtype: Any = np.float32) -> None:
         super().__init__(dtype)
         self._items: list[Item] | None = None  # of the step that is being captured
+        self._times = 1  # how often it is to be performed at once
+        self._joined: JoinedSteps | None = None  # what that needs, once it is known
 
     # ---------------------------------------------------------------- batches
 
@@ -63,6 +70,13 @@ class NumbaBackend(NumpyBackend):
         self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
     ) -> None:
         """Bring the rows of this step, their weights and the step's numbers."""
+        if self._times > 1 and numbers is not None:
+            if not can_be_joined(source, tally.values.shape[1]):
+                raise NotJoined
+            self._joined = JoinedSteps(self._times, source, clock, batch, tally, numbers)
+            for stage in self._joined.stages:
+                self._do(stage)
+            return
         prepare, stages = batch_stages(source, clock, batch, tally, numbers, self._elementwise.block_size)
         self._launch(prepare)
         for stage in stages:
@@ -80,12 +94,13 @@ class NumbaBackend(NumpyBackend):
                 items.append(self._items)
             finally:
                 self._items = outer
-        for alike in zip(*items, strict=True):
-            if len(alike) > 1 and all(isinstance(item, Atoms | Pieces) for item in alike):
+        for alike in zip_longest(*items):  # what only Python can do may come in more parts where a layer is smaller
+            if len(alike) > 1 and all(is_stage(item) for item in alike):
                 self._do(Runs(alike))
-            else:
-                for item in alike:
-                    self._do(item) if isinstance(item, Atoms | Pieces) else self._launch(item)
+                continue
+            for item in alike:
+                if item is not None:
+                    self._do(item) if is_stage(item) else self._launch(item)
 
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
@@ -136,31 +151,43 @@ class NumbaBackend(NumpyBackend):
         self, activation: Activation, b: Array, z: Array, a_out: Array, dropout: Dropout | None
     ) -> tuple[After, int]:
         """Return what sets z <- z + b and a_out = f(z), and drops units, and its operations; z may be a_out itself."""
-        formula = record(activation.value, "z")
+        formula = value_recording(activation)
         in_place = z is a_out
         run = loop("forward_in_place" if in_place else "forward", self.dtype, (("activation_value", formula),))
         batch, n = z.shape[1:]
         biases = flat(b)
+        drop = None if dropout is None else self._drop_out(dropout, a_out)
         outputs = [a_out.reshape(-1)] if in_place else [z.reshape(-1), a_out.reshape(-1)]
 
         def activate(models: range, rows: slice, units: slice, room: Room) -> list[Call]:
             calls = []
             for first, last in row_ranges(models, rows, batch):
                 calls.append(bind(run, *biases, batch, n, first, last, units.start, units.stop, *outputs))
-                if dropout is not None:
-                    calls.append(self._drop_out(dropout, a_out, first, last, units, room))
+                if drop is not None:
+                    calls.append(drop(first, last, units, room))
             return calls
 
         return activate, z.size * (weight(formula) + (0 if dropout is None else MASK_OPERATIONS))
 
-    def _drop_out(self, dropout: Dropout, a: Array, first: int, last: int, units: slice, room: Room) -> Call:
+    def _drop_out(self, dropout: Dropout, a: Array) -> Callable[[int, int, slice, Room], Call]:
+        """Return what drops units in rows from `first` to `last`, numbered through all models."""
         _, batch, n = a.shape
         assert dropout.mask is not None
         run, mask = loop("drop_out", self.dtype, (("drop", dropout_recording()),)), dropout.mask.reshape(-1)
-        grow = 1 / (1 - dropout.rate)
-        words = room("words", units.stop - units.start + 8, np.uint32)
-        place = (dropout.first, batch, n, first, last, units.start, units.stop)
-        return bind(run, *mask_arguments(dropout), grow, *place, words, mask, a.reshape(-1))
+        keys, clock_of, grow = dropout.keys.reshape(-1), self._clock_of(dropout.clock), 1 / (1 - dropout.rate)
+        stream, threshold = (DROPOUT << 16) + dropout.layer, int(dropout_threshold(dropout.rate))
+
+        def drop(first: int, last: int, units: slice, room: Room) -> Call:
+            words = room("words", units.stop - units.start + 8, np.uint32)
+            place = (dropout.first, batch, n, first, last, units.start, units.stop)
+            drawn_from = (keys, clock_of(room), stream, threshold)
+            return bind(run, *drawn_from, grow, *place, words, mask, a.reshape(-1))
+
+        return drop
+
+    def _clock_of(self, clock: Array) -> Callable[[Room], Array]:
+        """Return what gives the clock of the step that a thread is performing."""
+        return (lambda room: clock) if self._joined is None else thread_clock
 
     # ---------------------------------------------------------------- backward
 
@@ -233,12 +260,13 @@ class NumbaBackend(NumpyBackend):
         operations += HIT_OPERATIONS * tally.counts_hits
         self._do(Atoms(n_models, n_chunks, z.size * operations * OPERATION, chunks))
         finish = loop("finish_output", self.dtype)
-        training = (np.zeros(3, np.int64), False) if clock is None else (clock, True)
+        clock_of = self._clock_of(np.zeros(3, np.int64) if clock is None else clock)
         sums: tuple[Any, ...] = (nothing, 0) if db is None else flat(db)
-        place = (n_chunks, n, *model_flat(batch.scale), *training, db is not None, n_models)
+        place = (n_chunks, n, *model_flat(batch.scale))
 
         def add_up(first: int, last: int, room: Room) -> Call:
-            return bind(finish, costs, hits, partials, *place, first, last, *sums, tally.values.reshape(-1))
+            training = (clock_of(room), clock is not None, db is not None, n_models)
+            return bind(finish, costs, hits, partials, *place, *training, first, last, *sums, tally.values.reshape(-1))
 
         self._do(Atoms(n_models, 1, n_models * n_chunks * n * 4 * OPERATION, add_up))
 
@@ -340,7 +368,9 @@ class NumbaBackend(NumpyBackend):
         self._move_on(clock, 1, batch)
 
     def _move_on(self, clock: Array, steps: int, rows: int) -> None:
-        """Count steps and rows."""
+        """Count steps and rows; those of several steps at once are counted when all are done."""
+        if self._joined is not None:
+            return
         move = loop("move_on", np.float64)
         self._do(Atoms(1, 1, 10, lambda first, last, room: bind(move, steps, rows, clock)))
 
@@ -400,29 +430,53 @@ class NumbaBackend(NumpyBackend):
 
     # ---------------------------------------------------------------- capture
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
         """Return a function that repeats what `step` asks for, as programs with what only Python can do between."""
         parts: list[Launch] = []
+        joined: list[JoinedSteps | None] = []
 
         def replay() -> None:
+            if times > 1 and not joined:
+                joined.append(self._join(step, times))
+            if joined and joined[0] is not None and joined[0]():
+                return
             if not parts:
                 parts.extend(self._recorded(step))
-            for part in parts:
-                part()
+            for _ in range(times):
+                for part in parts:
+                    part()
 
         return replay
 
-    def _recorded(self, step: Callable[[], None]) -> list[Launch]:
+    def _join(self, step: Callable[[], None], times: int) -> JoinedSteps | None:
+        """Return what performs several steps as one program; None where models have to wait for each other."""
+        self._times = times
+        try:
+            items = self._asked_for(step)
+            joined = self._joined
+        except NotJoined:
+            return None
+        finally:
+            self._times, self._joined = 1, None
+        if joined is None or not all(is_stage(item) for item in items):
+            return None
+        return joined if joined.build(items) else None
+
+    def _asked_for(self, step: Callable[[], None]) -> list[Item]:
         items: list[Item] = []
         self._items = items
         try:
             step()
         finally:
             self._items = None
+        return items
+
+    def _recorded(self, step: Callable[[], None]) -> list[Launch]:
+        items = self._asked_for(step)
         parts: list[Launch] = []
-        for is_stage, group in groupby(items, lambda item: isinstance(item, Atoms | Pieces | Runs)):
+        for is_native, group in groupby(items, is_stage):
             members = list(group)
-            parts += [Program(members, threads.count())] if is_stage else members
+            parts += [Program(members, threads.count())] if is_native else members
         return parts
 
     @contextmanager
@@ -436,13 +490,9 @@ class NumbaBackend(NumpyBackend):
                     numba_crew.send_home()
 
 
-# ---------------------------------------------------------------- dropout
-
-
-def mask_arguments(dropout: Dropout) -> tuple[Any, ...]:
-    """Return what a loop draws a mask from."""
-    stream = (DROPOUT << 16) + dropout.layer
-    return dropout.keys.reshape(-1), dropout.clock, stream, int(dropout_threshold(dropout.rate))
+def is_stage(item: Item) -> bool:
+    """Tell whether an item is a stage; else only Python can do it."""
+    return isinstance(item, Atoms | Pieces | Runs)
 
 
 # ---------------------------------------------------------------- formulas
@@ -468,7 +518,7 @@ def output_loop(formulas: OutputDelta, activation: Activation, dtype: Any) -> tu
     ]
     if activation.row_wise:
         return loop("output_layer", dtype, tuple(printed), (("activate", "activate_rows"),)), 40
-    value = record(activation.value, "z")
+    value = value_recording(activation)
     printed.append(("activation_value", value))
     run = loop("output_layer", dtype, tuple(printed), (("activate", "activate_units"),))
     return run, weight(formulas.term) + weight(value) + 4

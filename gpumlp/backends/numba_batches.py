@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Room, Stage, bind, run_now
+from gpumlp.backends import threads
+from gpumlp.backends.numba_layout import model_flat
+from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Program, Room, Stage, bind
 from gpumlp.backends.numba_source import Loop, loop
 from gpumlp.backends.numpy_batches import (
     RowWindow,
@@ -17,6 +19,7 @@ from gpumlp.backends.numpy_batches import (
     equal_weights,
     take_launch,
     target_launch,
+    valid_rows,
     weight_launch,
     window_of,
 )
@@ -27,20 +30,65 @@ GIVEN_DTYPES = frozenset(
     "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float32 float64".split()  # noqa: SIM905
 )
 
+ORDER_OPERATIONS = 150  # of a row's place in an order
+
+
+class Orders:
+    """The rows of a part of an epoch in the order of each model, or of all, computed by a loop.
+
+    rows      (n_orders, n), overwritten
+    clock_of  clock_of(room) -> the clock whose POSITION is that of the first row
+    """
+
+    def __init__(self, source: BatchSource, rows: Array, clock_of: Callable[[Room], Any]) -> None:
+        self.source, self.rows, self._clock_of = source, rows, clock_of
+        self._keys = np.empty((len(rows), 8), np.uint32)  # of `_epoch`
+        self._epoch = -1
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Let the orders be those of an epoch."""
+        if epoch != self._epoch:
+            self._keys[:], self._epoch = streams.shuffle_keys(self.source.keys, epoch), epoch
+
+    def stage(self) -> Stage:
+        """Return what computes the rows of all orders."""
+        source, (n_orders, size) = self.source, self.rows.shape
+        none, counts = np.empty(0, np.int64), np.full(n_orders, source.n_places)
+        if source.counts is not None:
+            counts = source.counts
+        for n in np.unique(counts):
+            feistel.check_size(int(n))
+        halves = np.array([feistel.half_bits(int(n)) for n in counts])
+        lines = none if source.rows is None else source.rows.reshape(-1)
+        line = np.zeros(n_orders, np.int64) if source.fold is None else source.fold
+        given = (self._keys.reshape(-1), counts, halves, lines, line, source.n_places)
+        order = loop("order_rows", np.float32)
+
+        def some(first: int, last: int, room: Room) -> Call:
+            words = room("places", size, np.uint32), room("walking", size, np.uint32), room("outside", size, np.int64)
+            return bind(order, *given, self._clock_of(room), size, first, last, *words, self.rows.reshape(-1))
+
+        return Atoms(n_orders, 1, n_orders * size * ORDER_OPERATIONS * OPERATION, some)
+
 
 class NumbaRowWindow(RowWindow):
-    """The row numbers of the next batches, computed by a loop."""
+    """The row numbers of the next batches, computed by a loop, on all threads where there are many orders."""
+
+    def __init__(self, source: BatchSource, n_orders: int) -> None:
+        super().__init__(source, n_orders)
+        self._clock = np.zeros(3, np.int64)
+        self._orders: Orders | None = None
 
     def _fill(self, epoch: int, first: int) -> None:
-        source = self.source
-        if source.keys is None:
+        if self.source.keys is None:
             super()._fill(epoch, first)
             return
-        feistel.check_size(source.n_rows)
-        keys = streams.shuffle_keys(source.keys, epoch).reshape(-1)
-        half = feistel.half_bits(source.n_rows)
-        place = (source.n_rows, first, self.rows.shape[1], len(self.rows))
-        run_now(bind(loop("order_rows", np.float32), keys, half, *place, self.rows.reshape(-1)))
+        if self._orders is None:
+            self._orders = Orders(self.source, self.rows, clock_of=lambda room: self._clock)
+            self._compute = Program([self._orders.stage()], threads.count())
+        self._orders.begin_epoch(epoch)
+        self._clock[POSITION] = first
+        self._compute()
 
 
 class Bringing:
@@ -49,7 +97,7 @@ class Bringing:
     at      (1,) where in the window the batch begins
     first   which row of it is the first that is brought
     known   (2,) position of the window's first row; step of the epoch whose numbers stand first in `ahead`
-    amount  (1,) what the batch adds to the tally's weight, where it is not added here
+    amount  (n_models,) what the batch adds to the tally's weight, where it is not added here
     ahead   the next steps' numbers
     takers  what brings rows by NumPy, of dtypes that no loop reads
     """
@@ -60,7 +108,10 @@ class Bringing:
         self.source, self._clock, self._batch, self._numbers = source, memoryview(clock), batch, numbers
         self.first = batch.first
         self.window = window_of(NumbaRowWindow, source, len(batch.a0))
-        self.at, self.known, self.amount = np.zeros(1, np.int64), np.zeros(2, np.int64), np.zeros(1)
+        self.at, self.known = np.zeros(1, np.int64), np.zeros(2, np.int64)
+        self.amount = np.zeros(tally.values.shape[1])
+        least = source.n_places if source.counts is None else int(source.counts.min())
+        self._short = least - least % source.batch  # where a batch begins that is not full
         self.ahead = np.empty(0, batch.a0.dtype) if numbers is None else ahead_of(numbers)
         self.takers: list[Taker] = []
         self._weigh = None if source.sample_weight is None else weight_launch(source, batch, tally)
@@ -82,7 +133,7 @@ class Bringing:
             for take in self.takers:
                 take(rows, at + self.first)
             if self._weigh is not None:
-                self._weigh(rows[:, at : at + self.source.batch], min(self.source.batch, self.source.n_rows - position))
+                self._weigh(rows[:, at : at + self.source.batch], valid_rows(self.source, position))
 
     def _beginning(self, position: int) -> int:
         """Return how many steps had been done when this epoch began, if its steps are counted."""
@@ -94,12 +145,12 @@ class Bringing:
         self._epoch, self._began, self._first = self._clock[EPOCH], self._beginning(position), position
         _, at = self.window.rows_at(self._epoch, position)
         self.known[0] = position - at
-        valid = min(size, source.n_rows - position)
-        short = source.n_rows - source.n_rows % size  # where a last batch that is not full begins
-        self._limit = min(position - at + self.window.size, short if position < short else position + size)
+        full_until = self._short if position < self._short else position + size
+        self._limit = min(position - at + self.window.size, full_until)
         if self._weigh is None:
+            valid = valid_rows(source, position)
             equal_weights(self._batch, valid, source.mean)
-            self.amount[0] = valid if self.first == 0 else 0
+            self.amount[:] = valid if self.first == 0 else 0
         self._valid = self._batch.valid
         if self._numbers is not None:
             step = position // size
@@ -118,31 +169,61 @@ def batch_stages(
     told = (bringing.known, bringing.amount, tally.values[WEIGHT], bringing.ahead.reshape(-1), table, bringing.at)
     begin = bind(loop("begin_step", dtype), clock, source.batch, *told)
     stages: list[Stage] = [Atoms(1, 1, table.size * OPERATION, lambda first, last, room: begin)]
-    given: Sequence[Any]
-    if source.X.dtype.name in GIVEN_DTYPES:
-        take, given = loop("take_rows", dtype, given=source.X.dtype), (source.X.reshape(-1), source.X.shape[1])
-        stages.append(taking(take, given, bringing, batch.a0))
-    else:
+    stages += taking_stages(source, batch, bringing.window.rows, bringing.at)
+    if not reads_inputs(source):
         bringing.takers.append(take_launch(source.X, batch.a0, block_size))
-    if source.codes is not None and source.Y.dtype == np.int64:
-        take = loop("take_codes", dtype, given=source.codes.dtype)
-        given = (source.Y.reshape(-1), source.codes.reshape(-1), batch.y.shape[2])
-        stages.append(taking(take, given, bringing, batch.y))
-    elif source.codes is None and source.Y.dtype.name in GIVEN_DTYPES:
-        take, given = loop("take_rows", dtype, given=source.Y.dtype), (source.Y.reshape(-1), batch.y.shape[2])
-        stages.append(taking(take, given, bringing, batch.y))
-    else:
+    if not reads_targets(source):
         bringing.takers.append(target_launch(source, batch.y))
     return bringing, stages
 
 
-def taking(take: Loop, given: Sequence[Any], bringing: Bringing, out: Array) -> Atoms:
-    """Return the stage that fills `out` (n_orders, batch, n) from the rows of the window."""
-    n_orders, batch, n = out.shape
-    rows = bringing.window.rows
-    shared = (*given, rows.reshape(-1)[bringing.first :], rows.shape[1], bringing.at, batch)
+def reads_inputs(source: BatchSource) -> bool:
+    """Tell whether there is a loop for the inputs' dtype."""
+    return source.X.dtype.name in GIVEN_DTYPES
+
+
+def reads_targets(source: BatchSource) -> bool:
+    """Tell whether there is a loop for the targets' dtype, or the labels'."""
+    return source.Y.dtype == np.int64 if source.codes is not None else source.Y.dtype.name in GIVEN_DTYPES
+
+
+def is_read_by_a_loop(source: BatchSource) -> bool:
+    """Tell whether a batch is brought without NumPy."""
+    return reads_inputs(source) and reads_targets(source)
+
+
+def taking_stages(source: BatchSource, batch: Batch, rows: Array, at: Array) -> list[Stage]:
+    """Return the stages that fill a0 and y of a batch, as far as there are loops for their dtypes.
+
+    rows   (1 or n_orders, n) row numbers, among which the batch begins at at[0]
+    """
+    stages: list[Stage] = []
+    dtype = batch.a0.dtype
+    if reads_inputs(source):
+        take = loop("take_rows", dtype, given=source.X.dtype)
+        stages.append(taking(take, (source.X.reshape(-1), source.X.shape[1]), rows, at, batch.first, batch.a0))
+    if not reads_targets(source):
+        return stages
+    if source.codes is not None:
+        take = loop("take_codes", dtype, given=source.codes.dtype)
+        given = (source.Y.reshape(-1), *model_flat(source.codes.reshape(source.n_codes, -1)), batch.y.shape[2])
+        stages.append(taking(take, given, rows, at, batch.first, batch.y))
+    else:
+        take = loop("take_rows", dtype, given=source.Y.dtype)
+        stages.append(taking(take, (source.Y.reshape(-1), batch.y.shape[2]), rows, at, batch.first, batch.y))
+    return stages
+
+
+def taking(take: Loop, given: Sequence[Any], rows: Array, at: Array, first_row: int, out: Array) -> Atoms:
+    """Return the stage that fills `out` (n_orders or n_models, batch, n) from the rows of the window.
+
+    first_row   which row of the batch at at[0] is the first one
+    """
+    n_lines, batch, n = out.shape
+    numbers, stride = model_flat(rows)
+    shared = (*given, numbers[first_row:], stride, at, batch)
 
     def some(first: int, last: int, room: Room) -> Call:
         return bind(take, *shared, first, last, out.reshape(-1))
 
-    return Atoms(n_orders, batch, n_orders * batch * n * 4 * OPERATION, some)
+    return Atoms(n_lines, batch, n_lines * batch * n * 4 * OPERATION, some)

@@ -759,14 +759,34 @@ def begin_step(
     """at <- where in the window this batch begins, table <- this step's numbers; add the rows' weights to the tally.
 
     known   position of the window's first row, and step of this epoch whose numbers stand first in `ahead`
-    valid   (1,) what is added to `weight` (n_models,): 0 where it has been done
+    valid   (n_models,) what is added to `weight`: 0 where it has been done
     """
     at[0] = clock[POSITION] - known[0]
     for m in range(weight.size):
-        weight[m] += valid[0]
+        weight[m] += valid[m]
     begin = (clock[POSITION] // batch - known[1]) * table.size
     for i in range(table.size):
         table[i] = ahead[begin + i]
+
+
+def begin_steps(clock: Ints, batch: Int, own: Ints) -> None:
+    """own <- a thread's clock, which is to be moved on before each step."""
+    own[STEP], own[POSITION] = clock[STEP] - 1, clock[POSITION] - batch
+
+
+def begin_own_step(
+    clock: Ints, batch: Int, n_models: Int, first: Int, last: Int, ahead: Reals, table: Reals, own: Ints
+) -> None:
+    """Move a thread's clock on; table (n, n_models) <- the numbers of its step, for the models from `first` on.
+
+    clock   as it was before the first of these steps, whose numbers stand first in `ahead`
+    """
+    own[STEP] += 1
+    own[POSITION] += batch
+    begin = (own[STEP] - clock[STEP]) * table.size
+    for i in range(table.size // n_models):
+        for m in range(first, last):
+            table[i * n_models + m] = ahead[begin + i * n_models + m]
 
 
 def mix(x: Word, key: Word) -> Word:
@@ -779,33 +799,77 @@ def mix(x: Word, key: Word) -> Word:
     return word(x ^ (x >> word(16)))
 
 
-def permuted(x: Word, keys: Words, half: Word) -> Word:
-    """Return the Feistel network's value: randomness/feistel.py for one number."""
+def permute(numbers: Words, keys: Words, half: Word) -> None:
+    """numbers <- the Feistel network's values: randomness/feistel.py, for many numbers at once."""
     mask = word((word(1) << half) - word(1))
-    left, right = word(x >> half), word(x & mask)
-    for i in range(8):
-        left, right = right, word(left ^ word(mix(right, keys[i]) & mask))
-    return word(word(left << half) | right)
+    k0, k1, k2, k3, k4, k5, k6, k7 = keys[0], keys[1], keys[2], keys[3], keys[4], keys[5], keys[6], keys[7]
+    for i in range(numbers.size):
+        left, right = word(numbers[i] >> half), word(numbers[i] & mask)
+        left = word(left ^ word(mix(right, k0) & mask))
+        right = word(right ^ word(mix(left, k1) & mask))
+        left = word(left ^ word(mix(right, k2) & mask))
+        right = word(right ^ word(mix(left, k3) & mask))
+        left = word(left ^ word(mix(right, k4) & mask))
+        right = word(right ^ word(mix(left, k5) & mask))
+        left = word(left ^ word(mix(right, k6) & mask))
+        right = word(right ^ word(mix(left, k7) & mask))
+        numbers[i] = word(word(left << half) | right)
 
 
-def order_rows(keys: Words, half: Word, n_rows: Int, position: Int, size: Int, n_orders: Int, rows: Ints) -> None:
-    """rows[order, i] <- the row at the position + i of each order; beyond the last one it is repeated.
+def order_rows(
+    keys: Words,
+    counts: Ints,
+    halves: Ints,
+    lines: Ints,
+    line: Ints,
+    n_places: Int,
+    clock: Ints,
+    size: Int,
+    first: Int,
+    last: Int,
+    places: Words,
+    walking: Words,
+    outside: Ints,
+    rows: Ints,
+) -> None:
+    """rows[order, i] <- the row at the clock's position + i of the orders from `first` on; the last one is repeated.
 
-    keys   (n_orders, 8) round keys of this epoch
+    keys             (n_orders, 8) round keys of this epoch
+    counts, halves   (n_orders,) places of each order, and half the bits of their numbers
+    lines, line      (n_lines, n_places) the row at each place, or empty; (n_orders,) the line of each order
+    places, walking, outside   room for `size` numbers each
     """
-    for order in range(n_orders):
-        own = keys[8 * order : 8 * order + 8]
+    for order in range(first, last):
+        own, half, end = keys[8 * order : 8 * order + 8], word(halves[order]), counts[order] - 1
         for i in range(size):
-            row = permuted(word(min(position + i, n_rows - 1)), own, half)
-            while row > word(n_rows - 1):
-                row = permuted(row, own, half)
-            rows[order * size + i] = whole(row)
+            places[i] = word(min(clock[POSITION] + i, end))
+        permute(places[:size], own, half)
+        n_outside = 0
+        for i in range(size):
+            outside[n_outside] = i
+            n_outside += whole(places[i] > word(end))
+        while n_outside > 0:  # those outside walk on together, until all are inside
+            for i in range(n_outside):
+                walking[i] = places[outside[i]]
+            permute(walking[:n_outside], own, half)
+            n_walking, n_outside = n_outside, 0
+            for i in range(n_walking):
+                place = outside[i]
+                places[place] = walking[i]
+                outside[n_outside] = place
+                n_outside += whole(walking[i] > word(end))
+        own_rows = rows[order * size : order * size + size]
+        for i in range(size):
+            own_rows[i] = lines[line[order] * n_places + whole(places[i])] if lines.size > 0 else whole(places[i])
 
 
 def take_rows(
     x: Given, n: Int, rows: Ints, stride: Int, at: Ints, batch: Int, first: Int, last: Int, out: Reals
 ) -> None:
-    """out <- the rows of x, cast: `rows` has a line of `stride` numbers for each order, its batch begins at at[0]."""
+    """out <- the rows of x, cast: `rows` has a line for each `stride` numbers, in which the batch begins at at[0].
+
+    stride   0 where one line serves all
+    """
     for i in range(first, last):
         row = rows[i // batch * stride + at[0] + i % batch]
         source, target = x[row * n : row * n + n], out[i * n : i * n + n]
@@ -816,6 +880,7 @@ def take_rows(
 def take_codes(
     labels: Labels,
     codes: Given,
+    codes_stride: Int,
     n: Int,
     rows: Ints,
     stride: Int,
@@ -825,9 +890,10 @@ def take_codes(
     last: Int,
     out: Reals,
 ) -> None:
-    """out <- the codes of the labels of the rows."""
+    """out <- the codes of the labels of the rows; codes_stride is 0 where one table serves all."""
     for i in range(first, last):
         label = whole(labels[rows[i // batch * stride + at[0] + i % batch]])
-        source, target = codes[label * n : label * n + n], out[i * n : i * n + n]
+        begin = i // batch * codes_stride + label * n
+        source, target = codes[begin : begin + n], out[i * n : i * n + n]
         for j in range(n):
             target[j] = real(source[j])

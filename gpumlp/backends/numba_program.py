@@ -7,10 +7,9 @@ threads wait for each other behind it. A model's bits do not depend on which of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil
 from typing import Any, Protocol
 
 import numpy as np
@@ -169,7 +168,7 @@ class Pieces:
 class Runs:
     """The same stage of several parts of a stack, whose models stand one part behind the other."""
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
+    def __init__(self, stages: Sequence[Atoms | Pieces]) -> None:
         self._stages = stages
         self._ends = np.cumsum([stage.n_models for stage in stages]).tolist()
         self.n_models = int(self._ends[-1])
@@ -177,34 +176,55 @@ class Runs:
 
     def of_models(self, first: int, last: int, room: Room) -> list[Call]:
         """Return the work of some models."""
-        calls: list[Call] = []
-        for stage, end in zip(self._stages, self._ends, strict=True):
-            begin = end - stage.n_models
-            if max(first, begin) < min(last, end):
-                calls += stage.of_models(max(first, begin) - begin, min(last, end) - begin, room)
-        return calls
+        parts = self._with_models(first, last)
+        return [call for stage, begin, end in parts for call in stage.of_models(begin, end, room)]
 
     def of_thread(self, thread: int, n_threads: int, room: Room) -> list[Call]:
-        """Return one thread's share of the work of each part."""
-        return [call for stage in self._stages for call in stage.of_thread(thread, n_threads, room)]
+        """Return one thread's share of each part whose models can be cut, and its models of all the other parts."""
+        calls = [call for stage in self._stages if stage.n > 1 for call in stage.of_thread(thread, n_threads, room)]
+        times = np.concatenate([stage.of_each() * (stage.n == 1) for stage in self._stages])
+        first, last = evenly(times, n_threads)[thread : thread + 2]
+        for stage, begin, end in self._with_models(first, last):
+            if stage.n == 1:
+                calls += stage.of_models(begin, end, room)
+        return calls
 
     def of_each(self) -> Any:
         """Return how long each model takes, (n_models,) nanoseconds."""
         return np.concatenate([stage.of_each() for stage in self._stages])
+
+    def _with_models(self, first: int, last: int) -> Iterator[tuple[Atoms | Pieces, int, int]]:
+        """Yield the parts that some models belong to, and which models of the part these are."""
+        for stage, end in zip(self._stages, self._ends, strict=True):
+            begin = end - stage.n_models
+            if max(first, begin) < min(last, end):
+                yield stage, max(first, begin) - begin, min(last, end) - begin
 
 
 class Program:
     """Stages laid out for some threads; runs at each call.
 
     repeated   whether it will run often, so that it pays to give each model its own calls
+    repeats    how often a thread goes with a few models through all stages before it takes the next ones
+    prologue   what it does before the first of these times; these two have no effect unless is_joined
+
+    is_joined  whether each thread carries models of its own through all of the stages
     """
 
-    def __init__(self, stages: Sequence[Stage], n_threads: int, repeated: bool = True) -> None:
-        work = sum(stage.nanoseconds for stage in stages)
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        n_threads: int,
+        repeated: bool = True,
+        repeats: int = 1,
+        prologue: Stage | None = None,
+    ) -> None:
+        work = repeats * sum(stage.nanoseconds for stage in stages)
+        self._repeats, self._prologue = repeats, prologue
         self.n_threads = max(1, min(n_threads, int(work / WORTH_A_THREAD)))
         self._rooms = [Room() for _ in range(self.n_threads)]
         segments = self._segments(stages, repeated)
-        self._kept = [call for segment in segments for part in segment for call in part]
+        self._kept = list({id(call): call for segment in segments for part in segment for call in part}.values())
         claims = np.zeros((len(segments), self.n_threads, LINE // 8), np.int64)
         self._tables = *tables(segments, self.n_threads), claims, counts(segments)
         program = np.zeros(FINISHED // 8 + 1, np.int64)
@@ -224,9 +244,7 @@ class Program:
         """Return the calls of each thread in each segment."""
         segments: list[list[list[Call]]] = []
         alone = False  # whether the last segment is the first thread's alone, which needs not wait for itself
-        deals = self._deals_models if repeated else lambda n_models: False
-        for group in grouped(stages, deals):
-            parts = self._by_model(group) if deals(group[0].n_models) else self._by_stage(group[0])
+        for parts in self._parts(stages, repeated):
             was_alone, alone = alone, not any(parts[1:])
             if was_alone and alone:
                 segments[-1][0] += parts[0]
@@ -234,19 +252,35 @@ class Program:
                 segments.append(parts)
         return segments
 
-    def _deals_models(self, n_models: int) -> bool:
-        """Tell whether each thread carries whole models."""
-        n = self.n_threads
-        return n_models > 1 and n_models >= n and ceil(n_models / n) * n / n_models <= UNEVEN
+    def _parts(self, stages: Sequence[Stage], repeated: bool) -> Iterator[list[list[Call]]]:
+        """Yield the calls of each thread up to where all wait for each other."""
+        groups = grouped(stages)
+        each = [np.sum([stage.of_each() for stage in group], axis=0) for group in groups]
+        are_dealt = [repeated and self._deals_models(times) for times in each]
+        self.is_joined = are_dealt == [True]
+        for group, times, is_dealt in zip(groups, each, are_dealt, strict=True):
+            if is_dealt:
+                yield self._by_model(group, times)
+            else:
+                yield from map(self._by_stage, group)
 
-    def _by_model(self, stages: Sequence[Stage]) -> list[list[Call]]:
+    def _deals_models(self, times: Any) -> bool:
+        """Tell whether each thread carries whole models, which take these times."""
+        if len(times) < max(2, self.n_threads):
+            return False
+        busiest = max(times[begin:end].sum() for begin, end in pairwise(evenly(times, self.n_threads)))
+        return bool(busiest * self.n_threads <= UNEVEN * times.sum())
+
+    def _by_model(self, stages: Sequence[Stage], times: Any) -> list[list[Call]]:
         """Let each thread carry its models through all stages, a few small ones at a time."""
         parts: list[list[Call]] = [[] for _ in range(self.n_threads)]
-        times = np.sum([stage.of_each() for stage in stages], axis=0)
         for thread, (part, (begin, end)) in enumerate(zip(parts, pairwise(evenly(times, self.n_threads)), strict=True)):
             for first, last in pairwise(few_at_a_time(times, begin, end)):
-                for stage in stages:
-                    part += stage.of_models(first, last, self._rooms[thread])
+                room = self._rooms[thread]
+                calls = [call for stage in stages for call in stage.of_models(first, last, room)]
+                if self.is_joined and self._prologue is not None:
+                    part += self._prologue.of_models(first, last, room)
+                part += calls * (self._repeats if self.is_joined else 1)
         return parts
 
     def _by_stage(self, stage: Stage) -> list[list[Call]]:
@@ -258,7 +292,7 @@ class Program:
 def evenly(times: Any, n: int) -> list[int]:
     """Return where models that take these times are cut into n parts that take about as long, both ends with it."""
     done = np.concatenate([[0.0], np.cumsum(times)])
-    return [int(np.abs(done - done[-1] * i / n).argmin()) for i in range(n + 1)]
+    return [0, *(int(np.abs(done - done[-1] * i / n).argmin()) for i in range(1, n)), len(times)]
 
 
 def few_at_a_time(times: Any, begin: int, end: int) -> list[int]:
@@ -272,11 +306,11 @@ def few_at_a_time(times: Any, begin: int, end: int) -> list[int]:
     return [*cuts, end] if end > begin else []
 
 
-def grouped(stages: Sequence[Stage], deals: Callable[[int], bool]) -> list[list[Stage]]:
-    """Return the stages in order, those together whose models each thread carries through all of them."""
+def grouped(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Return the stages in order, neighbours together that have as many models, if these are several."""
     groups: list[list[Stage]] = []
     for stage in stages:
-        if groups and groups[-1][0].n_models == stage.n_models and deals(stage.n_models):
+        if groups and groups[-1][0].n_models == stage.n_models > 1:
             groups[-1].append(stage)
         else:
             groups.append([stage])
@@ -286,11 +320,15 @@ def grouped(stages: Sequence[Stage], deals: Callable[[int], bool]) -> list[list[
 def tables(segments: Sequence[Sequence[Sequence[Call]]], n_threads: int) -> tuple[Any, Any]:
     """Return calls (n, 2) and bounds (n_threads, n_segments + 1) as `numba_machine` reads them."""
     calls: list[tuple[int, int]] = []
+    lines: dict[int, tuple[int, int]] = {}  # of calls, which may come often
     bounds = np.zeros((n_threads, len(segments) + 1), np.int64)
     for thread in range(n_threads):
         bounds[thread, 0] = len(calls)
         for i, segment in enumerate(segments):
-            calls += [(call.address, address_of(call.cells)) for call in segment[thread]]
+            for call in segment[thread]:
+                if id(call) not in lines:
+                    lines[id(call)] = call.address, address_of(call.cells)
+                calls.append(lines[id(call)])
             bounds[thread, i + 1] = len(calls)
     return np.array(calls, np.int64).reshape(-1, 2), bounds
 

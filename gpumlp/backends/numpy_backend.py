@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends import threads
+from gpumlp.backends import memory, threads
 from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch, window_of
 from gpumlp.backends.numpy_elementwise import Elementwise
 from gpumlp.backends.numpy_normalisation import (
@@ -82,6 +82,10 @@ class NumpyBackend:
             return np.empty(tuple(shape), dtype)
         except MemoryError as error:
             raise out_of_memory(what, tuple(shape), dtype, "this machine has no room for it") from error
+
+    def free_bytes(self) -> int | None:
+        """Return how much memory is free for new arrays."""
+        return memory.free_bytes()
 
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         """Return `x` in rows order, the same memory where it is already so."""
@@ -293,7 +297,7 @@ class NumpyBackend:
         ]
 
         def launch() -> None:
-            for m, bound in enumerate(clip_norm):
+            for m, bound in enumerate(clip_norm.tolist()):
                 parts = [grad[m, block] for block in cut]
                 square = sum(float(np.dot(part, part)) for part in parts)
                 if square == inf:  # the squares overflow, which the norm need not
@@ -366,7 +370,7 @@ class NumpyBackend:
 
     # ---------------------------------------------------------------- capture
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
         """Return a function that repeats the calls that `step` makes, and has made none of them yet."""
         launches: list[Launch] = []
         self._captured = launches
@@ -376,8 +380,9 @@ class NumpyBackend:
             self._captured = None
 
         def replay() -> None:
-            for launch in launches:
-                launch()
+            for _ in range(times):
+                for launch in launches:
+                    launch()
 
         return replay
 

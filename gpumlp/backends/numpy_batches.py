@@ -26,6 +26,9 @@ class RowWindow:
         beyond = source.n_parts * (source.part or source.batch) - source.batch  # of the last part of the last batch
         self.rows = np.empty((n_orders, self.size + beyond), np.int64)
         self.key: tuple[int, int] | None = None  # epoch and first position of what the window holds
+        counts = np.full(1, source.n_places) if source.counts is None else source.counts
+        sizes = np.unique(counts)  # places, and which orders have so many
+        self._sizes = [(int(n), slice(None) if len(sizes) == 1 else np.flatnonzero(counts == n)) for n in sizes]
 
     def rows_at(self, epoch: int, position: int) -> tuple[Any, int]:
         """Return the window's rows (n_orders, at least size) and where in it `position` stands."""
@@ -41,18 +44,21 @@ class RowWindow:
         keys = None if source.keys is None else streams.shuffle_keys(source.keys, epoch)
         for start in range(0, self.rows.shape[1], piece):
             stop = min(start + piece, self.rows.shape[1])
-            positions = np.minimum(np.arange(first + start, first + stop), source.n_rows - 1)
-            if keys is not None:
-                self.rows[:, start:stop] = feistel.rows_at(positions, keys, source.n_rows)
-            else:
-                self.rows[:, start:stop] = positions if source.rows is None else source.rows[0, positions]
+            positions, part = np.arange(first + start, first + stop), self.rows[:, start:stop]
+            for n, orders in self._sizes:
+                places = np.minimum(positions, n - 1)
+                part[orders] = places if keys is None else feistel.rows_at(places, keys[orders], n)
+            if source.rows is not None:
+                part[:] = source.rows[0 if source.fold is None else source.fold[:, None], part]
 
 
 def window_of(kind: type[RowWindow], source: BatchSource, n_orders: int) -> RowWindow:
     """Return the window of a source, which all parts of its batches share."""
     if source.part is None:
         return kind(source, n_orders)
-    found: RowWindow = source.kept.setdefault("window", kind(source, n_orders))
+    if "window" not in source.kept:
+        source.kept["window"] = kind(source, n_orders)
+    found: RowWindow = source.kept["window"]
     return found
 
 
@@ -78,7 +84,7 @@ def gather_launch(
         rows, at = window.rows_at(int(clock[EPOCH]), position)
         for take in takers:
             take(rows, at + batch.first)
-        weigh(rows[:, at : at + size], min(size, source.n_rows - position))
+        weigh(rows[:, at : at + size], valid_rows(source, position))
         if set_numbers is not None:
             set_numbers()
 
@@ -109,28 +115,39 @@ def take_launch(x: Any, out: Any, block_size: int) -> Taker:
 
 
 def target_launch(source: BatchSource, y: Any) -> Taker:
-    """Return the taker that writes the targets of rows into y (n_orders, batch, n_out): rows of Y, or labels' codes."""
-    codes, size = source.codes, y.shape[1]
-    labels = np.empty(size, source.Y.dtype)
+    """Return the taker that writes the targets of rows into y: rows of Y, or labels' codes.
+
+    y   (n_orders, batch, n_out), or with codes for each model (n_models, batch, n_out)
+    """
+    size, labels = y.shape[1], np.empty(y.shape[1], source.Y.dtype)
+    codes = None if source.codes is None else source.codes.reshape(source.n_codes, -1, y.shape[2])
 
     def take(rows: Any, at: int) -> None:
-        for order, these in enumerate(rows[:, at : at + size]):
+        for m, out in enumerate(y):
+            these = rows[m % len(rows), at : at + size]
             if codes is None:
-                source.Y.take(these, 0, y[order], "clip")
+                source.Y.take(these, 0, out, "clip")
             else:
                 source.Y.take(these, 0, labels, "clip")
-                codes.take(labels, 0, y[order], "clip")
+                codes[m % len(codes)].take(labels, 0, out, "clip")
 
     return take
 
 
-def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[Any, int], None]:
+def valid_rows(source: BatchSource, position: int) -> Any:
+    """Return how many rows of the batch at a position count: a number, or (n_models,) where models have folds."""
+    if source.counts is None:
+        return min(source.batch, source.n_places - position)
+    return np.clip(source.counts - position, 0, source.batch)
+
+
+def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[Any, Any], None]:
     """Return a function (rows, valid) -> None that sets row_weight and scale and adds to the tally's WEIGHT."""
     row_weight, scale, total = batch.row_weight, batch.scale, tally.values[WEIGHT]
     sample_weight = source.sample_weight
     if sample_weight is None:
 
-        def equal(rows: Any, valid: int) -> None:
+        def equal(rows: Any, valid: Any) -> None:
             equal_weights(batch, valid, source.mean)
             if batch.first == 0:
                 np.add(total, valid, total)
@@ -139,12 +156,12 @@ def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[
     n_weights = len(sample_weight)
     weights = np.empty((len(row_weight), source.batch), np.float64)
     mine = weights[:, batch.first : batch.first + row_weight.shape[1]]
-    sums = np.empty(len(row_weight), np.float64)
+    sums, places = np.empty(len(row_weight), np.float64), np.arange(source.batch)
 
-    def given(rows: Any, valid: int) -> None:
+    def given(rows: Any, valid: Any) -> None:
         for m in range(len(row_weight)):
             sample_weight[m % n_weights].take(rows[m % len(rows)], 0, weights[m], "clip")
-        weights[:, valid:] = 0
+        np.copyto(weights, 0, where=places >= np.reshape(valid, (-1, 1)))
         np.add.reduce(weights, axis=1, out=sums)
         if batch.first == 0:
             np.add(total, sums, total)
@@ -159,14 +176,15 @@ def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[
     return given
 
 
-def equal_weights(batch: Batch, valid: int, mean: bool) -> None:
-    """Give the first rows of a batch, of which there may be a part here, the same weight, and none to the others."""
-    if valid != batch.valid:
-        mine = max(0, valid - batch.first)
-        batch.row_weight[:, :mine] = 1 / valid if mean else 1
-        batch.row_weight[:, mine:] = 0
-        batch.scale[:] = valid if mean else 1
-        batch.valid = valid
+def equal_weights(batch: Batch, valid: Any, mean: bool) -> None:
+    """Give the first rows of a batch the same weight, and none to the others; `valid` as of valid_rows."""
+    together = valid if isinstance(valid, int) else int(valid.sum())  # falls from batch to batch of an epoch, if at all
+    if together != batch.valid:
+        n = np.reshape(valid, (-1, 1))
+        counting = batch.first + np.arange(batch.row_weight.shape[1]) < n
+        batch.row_weight[:] = counting / np.maximum(n, 1) if mean else counting
+        batch.scale[:] = n[:, 0] if mean else 1
+        batch.valid = together
 
 
 def ahead_of(numbers: StepNumbers) -> Any:
@@ -204,7 +222,7 @@ def compute_numbers(
     n = len(steps)
     t = np.arange(steps_done + 1, steps_done + 1 + n, dtype=np.float64)[:, None, None]
     h = SimpleNamespace(**{name: values[None] for name, values in numbers.hyper.items()})
-    h.eta = h.eta * numbers.factors[steps.start : steps.stop, None, None]
+    h.eta = h.eta * numbers.factors[steps.start : steps.stop, None]
     if numbers.by_batch == source.mean:
         weight = _weights_of_batches(source, epoch, steps) if numbers.by_batch else _rows_of_batches(source, steps)
         factor = np.divide(1, weight, out=np.zeros_like(weight), where=weight > 0) if numbers.by_batch else weight
@@ -215,8 +233,8 @@ def compute_numbers(
 
 
 def _rows_of_batches(source: BatchSource, steps: range) -> Any:
-    """Return how many rows each of these batches has, (n_steps, 1)."""
-    return np.array([[min(source.batch, source.n_rows - s * source.batch)] for s in steps], np.float64)
+    """Return how many rows each of these batches has, (n_steps, 1 or n_models)."""
+    return np.array([np.atleast_1d(valid_rows(source, s * source.batch)) for s in steps], np.float64)
 
 
 def _weights_of_batches(source: BatchSource, epoch: int, steps: range) -> Any:
@@ -224,12 +242,12 @@ def _weights_of_batches(source: BatchSource, epoch: int, steps: range) -> Any:
     rows = _rows_of_batches(source, steps)
     if source.sample_weight is None:
         return rows
-    window = RowWindow(source, 1 if source.keys is None else len(source.keys))
+    window = RowWindow(source, source.n_orders)
     n = max(len(source.sample_weight), len(window.rows))
     total = np.empty((len(steps), n))
-    for i, (step, valid) in enumerate(zip(steps, rows[:, 0].astype(int), strict=True)):
+    for i, (step, valid) in enumerate(zip(steps, rows.astype(int), strict=True)):
         order, at = window.rows_at(epoch, step * source.batch)
         for m in range(n):
             given = source.sample_weight[m % len(source.sample_weight)]
-            total[i, m] = given[order[m % len(order), at : at + valid]].sum()
+            total[i, m] = given[order[m % len(order), at : at + valid[m % len(valid)]]].sum()
     return total

@@ -32,16 +32,21 @@ COST, WEIGHT, HITS, FIRST_BAD = 0, 1, 2, 3
 class BatchSource:
     """The rows of a data set and the order in which they come.
 
+    An epoch goes through places, in an order computed from keys or one after another; a row stands at each place. Where
+    models have folds of their own, each goes through the places of its fold, as it would if these were all there are.
+
     X              (n_rows, in_features), any real dtype
     Y              (n_rows, n_out) targets, or (n_rows,) labels if `codes` is given
-    codes          (n_classes, n_out) targets of each label, or None
+    codes          (n_classes, n_out) targets of each label, or (n_models, n_classes, n_out) with each model's own; None
     sample_weight  (1 or n_models, n_rows), or None for 1 everywhere
     batch          rows of a batch; the last one of an epoch may be short
     part           rows of a batch that are brought at a time, the Batch says which; None: all of them
     mean           whether a batch's weights are divided by their sum
     keys           (1 or n_models, 2) words: each epoch has the order computed from them; None: no such order
-    rows           (1, n_rows) int64: the row at each position of this epoch, where the order is explicit; None: the
-                   rows come as they stand, unless there are keys
+    rows           (n_folds, n_places) int64: the row at each place of a fold; None: there is a place for each row
+    fold           (n_models,) int64: which line of `rows` each model has; there are keys for each, or none. None: all
+                   models have one line
+    counts         (n_models,) int64: how many places of its line each model has; None: all
     kept           what a backend on the host knows of the order, for all parts of a batch
     """
 
@@ -53,6 +58,8 @@ class BatchSource:
     mean: bool
     keys: Any = None
     rows: Array | None = None
+    fold: Array | None = None
+    counts: Array | None = None
     part: int | None = None
     kept: dict[str, Any] = field(default_factory=dict, init=False)
 
@@ -67,20 +74,36 @@ class BatchSource:
         return int(self.X.shape[0])
 
     @property
+    def n_places(self) -> int:
+        """Number of places of an epoch, of the largest fold."""
+        return self.n_rows if self.rows is None else int(self.rows.shape[1])
+
+    @property
     def n_steps(self) -> int:
         """Number of batches of an epoch."""
-        return -(-self.n_rows // self.batch)
+        return -(-self.n_places // self.batch)
+
+    @property
+    def n_orders(self) -> int:
+        """In how many orders rows come: 1, or one for each model."""
+        return len(self.fold) if self.fold is not None else 1 if self.keys is None else len(self.keys)
+
+    @property
+    def n_codes(self) -> int:
+        """How many targets a label has: 1, or one for each model."""
+        return 1 if self.codes is None or self.codes.ndim == 2 else len(self.codes)
 
 
 @dataclass
 class Batch:
     """The buffers of one batch, overwritten by `gather_batch`.
 
-    a0           (1 or n_models, batch, in_features)
-    y            (1 or n_models, batch, n_out)
+    a0           (1 or n_models, batch, in_features), as many as there are orders
+    y            (1 or n_models, batch, n_out), as many as there are orders or codes of a label
     row_weight   (1 or n_models, batch): each example's share in the gradient, 0 for a row that only fills a short batch
     scale        (1 or n_models,) float64: what turns sums with row_weight into sums with the sample weights
-    valid        for how many rows a backend on the host has made row_weight, while all rows have the same
+    valid        for how many rows a backend on the host has made row_weight, while all rows have the same; those of
+                 all models together, where each has its own
     first        which row of the step's batch is the first one here, where that is done part by part: weights and scale
                  are those of the whole batch, whose weight is added to the tally with the first part
     """
@@ -117,8 +140,8 @@ class StepNumbers:
     hyper     name -> (n_groups, n_models) float64 on the host; group 0 are weights, group 1, if there, biases
     names     the names of the rows of `table`
     table     (n_names, n_groups, n_models): this step's finished numbers, overwritten by `gather_batch`
-    factors   (n_steps,) float64 on the host: what the schedule multiplies the learning rate with in each step of this
-              epoch
+    factors   (n_steps, 1 or n_models) float64 on the host: what the schedule multiplies the learning rate with in each
+              step of this epoch
     skip      (n_models,) bool on the host: models that are no longer updated
     by_batch  whether l2 and l1 belong to a batch as a whole, so that its mean has them divided by its rows' weights
     copies    what a backend keeps of hyper, factors and skip, as of the last `bring_numbers`
@@ -164,6 +187,18 @@ def of_all(activation: LayerActivation) -> Activation:
     return activation
 
 
+@dataclass(frozen=True)
+class Rates:
+    """The dropout of a layer in which the models of a padded stack differ.
+
+    thresholds   (n_models,) uint32: a unit stays if its random word reaches it, with 0 always
+    scales       (n_models, 2): what units that stay grow by, 1 / (1 - rate), and the share that stays, 1 - rate
+    """
+
+    thresholds: Array
+    scales: Array
+
+
 @dataclass
 class Dropout:
     """Dropout behind one hidden layer, while training.
@@ -173,7 +208,7 @@ class Dropout:
     keys    (n_models, 2) words
     clock   names the step, of which the mask is a function
     mask    (n_models, batch, features) bool, where a backend keeps the mask for the way back; None: it is drawn again
-    rates   in a padded stack whose models differ: the rate of each, which may be 0; `rate` is then the highest
+    rates   where the models of a padded stack differ: of each; `rate` is then the highest
     first   as of Batch: a row's mask is that of its place in the whole batch
     """
 
@@ -182,7 +217,7 @@ class Dropout:
     keys: Any
     clock: Array
     mask: Array | None = None
-    rates: tuple[float, ...] | None = None
+    rates: Rates | None = None
     first: int = 0
 
 
@@ -226,6 +261,10 @@ class Backend(Protocol):
         what     its use, for the message if there is no room
         Raises   OutOfMemory
         """
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return how much memory is free for new arrays; None where that is not known."""
         ...
 
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
@@ -417,8 +456,10 @@ class Backend(Protocol):
         """Return the context in which a user's call computes: the device is current, its settings are made."""
         ...
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
         """Return a function that does what `step` does, on the same buffers, at each call, with less and less ado.
+
+        times   how often it does so in a call
 
         `step` is called a few times at most, and only calls methods of this backend.
         """

@@ -1,4 +1,4 @@
-"""The command line, `gpumlp train | predict | verify | info | doctor`; nothing else in gpumlp imports typer."""
+"""The command line, `gpumlp train | sweep | predict | verify | info | doctor`; nothing else in gpumlp imports typer."""
 
 from gpumlp.cli.app import main
 

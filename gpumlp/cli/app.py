@@ -10,17 +10,19 @@ import typer
 
 from gpumlp import __version__
 from gpumlp.cli.bench import bench
+from gpumlp.cli.convert import convert
 from gpumlp.cli.doctor import doctor
 from gpumlp.cli.errors import exit_status
 from gpumlp.cli.export import export
 from gpumlp.cli.info import info
 from gpumlp.cli.plan import plan
 from gpumlp.cli.predict import predict
+from gpumlp.cli.sweep import sweep
 from gpumlp.cli.train import train
 from gpumlp.cli.verify import verify
 
 app = typer.Typer(name="gpumlp", add_completion=False, pretty_exceptions_enable=False)
-for command in (train, plan, predict, export, verify, info, doctor):
+for command in (train, sweep, plan, predict, convert, export, verify, info, doctor):
     app.command()(command)
 app.add_typer(bench)
 
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
 
     def run() -> None:
-        with command.make_context("gpumlp", arguments, obj=["gpumlp", *arguments]) as ctx:
+        with command.make_context("gpumlp", list(arguments), obj=arguments) as ctx:
             command.invoke(ctx)
 
     return exit_status(run)

@@ -39,6 +39,11 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def printable(text: str) -> str:
+    """Return a text without what would command a terminal, which names in a file may hold."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _status(run: Callable[[], None]) -> int:
     try:
         run()
@@ -62,7 +67,7 @@ def _status(run: Callable[[], None]) -> int:
 def _fail(message: str, status: int) -> int:
     if _debugging():
         traceback.print_exc()
-    tell("gpumlp: error: " + " ".join(message.split()))
+    tell("gpumlp: error: " + printable(" ".join(message.split())))
     return status
 
 

@@ -13,7 +13,8 @@ from gpumlp.errors import ConfigurationError, unknown_name
 TASKS = ("classification", "regression")
 
 
-def _option(*names: str, panel: str, help: str, **more: Any) -> Any:
+def option(*names: str, panel: str, help: str, **more: Any) -> Any:
+    """Return an option that stands in a panel of the help."""
     return typer.Option(*names, rich_help_panel=panel, help=help, **more)
 
 
@@ -23,12 +24,13 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="digits, iris, wine, breast_cancer, diabetes, xor; or a .csv, .tsv, .npz, .npy or idx file.",
+        help="digits, iris, wine, breast_cancer, diabetes, xor; a .csv, .tsv, .npz, .npy, idx, .parquet, .arrow, "
+        ".feather, .h5 or .svmlight file; or a data folder, as `gpumlp convert` makes it.",
     ),
 ]
 Target = Annotated[
     str | None,
-    _option(
+    option(
         "--target",
         panel=DATA,
         metavar="NAME",
@@ -38,15 +40,15 @@ Target = Annotated[
 ]
 Header = Annotated[
     bool | None,
-    _option("--header/--no-header", panel=DATA, help="Whether line 1 of a csv file holds names; told by itself."),
+    option("--header/--no-header", panel=DATA, help="Whether line 1 of a csv file holds names; told by itself."),
 ]
 TaskName = Annotated[
     str | None,
-    _option("--task", panel=DATA, metavar="NAME", help="classification or regression; told by the target itself."),
+    option("--task", panel=DATA, metavar="NAME", help="classification or regression; told by the target itself."),
 ]
 ValFraction = Annotated[
     float | None,
-    _option(
+    option(
         "--val-fraction",
         "--validation-fraction",
         panel=DATA,
@@ -55,7 +57,7 @@ ValFraction = Annotated[
 ]
 Standardise = Annotated[
     bool,
-    _option(
+    option(
         "--standardise/--no-standardise",
         "--standardize/--no-standardize",
         panel=DATA,
@@ -64,7 +66,7 @@ Standardise = Annotated[
 ]
 Hidden = Annotated[
     str,
-    _option(
+    option(
         "--hidden",
         "--hidden-layer-sizes",
         "--unit",
@@ -76,7 +78,7 @@ Hidden = Annotated[
 ]
 ActivationNames = Annotated[
     str,
-    _option(
+    option(
         "--activation",
         panel=NET,
         metavar="NAMES",
@@ -85,18 +87,16 @@ ActivationNames = Annotated[
 ]
 Output = Annotated[
     str | None,
-    _option(
-        "--output", panel=NET, metavar="NAME", help="Activation of the output: softmax for classes, else identity."
-    ),
+    option("--output", panel=NET, metavar="NAME", help="Activation of the output: softmax for classes, else identity."),
 ]
 CostName = Annotated[
     str | None,
-    _option("--cost", panel=NET, metavar="NAME", help="categorical_cross_entropy for classes, else quadratic."),
+    option("--cost", panel=NET, metavar="NAME", help="categorical_cross_entropy for classes, else quadratic."),
 ]
-Dropout = Annotated[float, _option("--dropout", panel=NET, help="Share of hidden units dropped while training.")]
+Dropout = Annotated[float, option("--dropout", panel=NET, help="Share of hidden units dropped while training.")]
 Normalisation = Annotated[
     str | None,
-    _option(
+    option(
         "--normalisation",
         "--normalization",
         panel=NET,
@@ -104,11 +104,11 @@ Normalisation = Annotated[
         help='Of the hidden layers, before the activation: "layer", "batch" or "none", or one for each.',
     ),
 ]
-Optimizer = Annotated[str, _option("--optimizer", "--solver", panel=FIT, metavar="NAME", help="Update rule.")]
-LearningRate = Annotated[float, _option("--lr", "--learning-rate-init", panel=FIT, help="Learning rate.")]
+Optimizer = Annotated[str, option("--optimizer", "--solver", panel=FIT, metavar="NAME", help="Update rule.")]
+LearningRate = Annotated[float, option("--lr", "--learning-rate-init", panel=FIT, help="Learning rate.")]
 BatchSize = Annotated[
     str,
-    _option(
+    option(
         "--batch-size",
         "--batchsize",
         "--batch",
@@ -120,31 +120,31 @@ BatchSize = Annotated[
 ]
 MicroBatch = Annotated[
     str,
-    _option(
+    option(
         "--micro-batch",
         panel=FIT,
         metavar="N",
         help='Rows of a batch that are computed at a time, as memory wants it: a number, "auto" or "none".',
     ),
 ]
-Epochs = Annotated[int, _option("--epochs", "--epoch", "-e", "--max-iter", panel=FIT, min=1, help="Epochs.")]
+Epochs = Annotated[int, option("--epochs", "--epoch", "-e", "--max-iter", panel=FIT, min=1, help="Epochs.")]
 L2 = Annotated[
     float,
-    _option(
+    option(
         "--l2",
         "--alpha",
         panel=FIT,
         help="Penalty l2 / 2 times the squared weights (scikit-learn divides its alpha by the rows of a batch).",
     ),
 ]
-ClipNorm = Annotated[float | None, _option("--clip-norm", panel=FIT, help="Largest norm of a gradient.")]
+ClipNorm = Annotated[float | None, option("--clip-norm", panel=FIT, help="Largest norm of a gradient.")]
 ScheduleName = Annotated[
     str | None,
-    _option("--schedule", panel=FIT, metavar="NAME", help="Of the learning rate, for example cosine or step(every=5)."),
+    option("--schedule", panel=FIT, metavar="NAME", help="Of the learning rate, for example cosine or step(every=5)."),
 ]
 Patience = Annotated[
     int | None,
-    _option(
+    option(
         "--early-stopping",
         panel=FIT,
         metavar="EPOCHS",
@@ -153,33 +153,31 @@ Patience = Annotated[
     ),
 ]
 Seed = Annotated[
-    int, _option("--seed", "--random-state", panel=RUN, min=0, help="Of the split, the weights and the order.")
+    int, option("--seed", "--random-state", panel=RUN, min=0, help="Of the split, the weights and the order.")
 ]
-Dtype = Annotated[str, _option("--dtype", panel=RUN, metavar="NAME", help="float32 or float64.")]
+Dtype = Annotated[str, option("--dtype", panel=RUN, metavar="NAME", help="float32 or float64.")]
 BackendName = Annotated[
-    str, _option("--backend", panel=RUN, metavar="NAME", help="auto, numpy, numba or cuda; see `gpumlp info`.")
+    str, option("--backend", panel=RUN, metavar="NAME", help="auto, numpy, numba or cuda; see `gpumlp info`.")
 ]
 Device = Annotated[
-    str | None, _option("--device", "-d", panel=RUN, metavar="NAME", help="cpu, cuda, cuda:1; auto by default.")
+    str | None, option("--device", "-d", panel=RUN, metavar="NAME", help="cpu, cuda, cuda:1; auto by default.")
 ]
 Precision = Annotated[
     str | None,
-    _option("--precision", panel=RUN, metavar="NAME", help="Of the products; that of dtype by default, tf32 on a GPU."),
+    option("--precision", panel=RUN, metavar="NAME", help="Of the products; that of dtype by default, tf32 on a GPU."),
 ]
-Save = Annotated[
-    Path | None, _option("--save", "--out", "-o", panel=RUN, metavar="FILE", help="Save the model (.npz).")
-]
+Save = Annotated[Path | None, option("--save", "--out", "-o", panel=RUN, metavar="FILE", help="Save the model (.npz).")]
 Log = Annotated[
     Path | None,
-    _option("--log", panel=RUN, metavar="FILE", help="Write a line for each epoch (.csv or .jsonl)."),
+    option("--log", panel=RUN, metavar="FILE", help="Write a line for each epoch (.csv or .jsonl)."),
 ]
 TensorBoard = Annotated[
     Path | None,
-    _option("--tensorboard", panel=RUN, metavar="FOLDER", help="Write what TensorBoard shows there, epoch by epoch."),
+    option("--tensorboard", panel=RUN, metavar="FOLDER", help="Write what TensorBoard shows there, epoch by epoch."),
 ]
 Mlflow = Annotated[
     str | None,
-    _option(
+    option(
         "--mlflow",
         panel=RUN,
         metavar="URI",
@@ -187,14 +185,36 @@ Mlflow = Annotated[
     ),
 ]
 MlflowExperiment = Annotated[
-    str, _option("--mlflow-experiment", panel=RUN, metavar="NAME", help="Which experiment of MLflow the run is of.")
+    str, option("--mlflow-experiment", panel=RUN, metavar="NAME", help="Which experiment of MLflow the run is of.")
 ]
 Report = Annotated[
     Path | None,
-    _option("--report", panel=RUN, metavar="FILE", help="Write the training as one page with figures (.html)."),
+    option("--report", panel=RUN, metavar="FILE", help="Write the training as one page with figures (.html)."),
 ]
-Nvtx = Annotated[bool, _option("--nvtx", panel=RUN, help="Name epochs, steps and evaluations for NVIDIA's profilers.")]
-Quiet = Annotated[bool, _option("--quiet", panel=RUN, help="Only the closing line.")]
+Nvtx = Annotated[bool, option("--nvtx", panel=RUN, help="Name epochs, steps and evaluations for NVIDIA's profilers.")]
+CheckpointFolder = Annotated[
+    Path | None,
+    option(
+        "--checkpoint",
+        panel=RUN,
+        metavar="DIR",
+        help="Keep in this folder what is needed to go on; Ctrl-C and SIGTERM write it, too.",
+    ),
+]
+CheckpointEvery = Annotated[
+    str,
+    option("--every", panel=RUN, metavar="N", help="How far checkpoints are apart: 1000steps, 1epoch, 30s, 5min, 2h."),
+]
+Keep = Annotated[int, option("--keep", panel=RUN, min=1, help="How many checkpoints stay.")]
+Resume = Annotated[
+    bool,
+    option(
+        "--resume",
+        panel=RUN,
+        help="Go on from the newest of --checkpoint, with all other options as they were; begin where there is none.",
+    ),
+]
+Quiet = Annotated[bool, option("--quiet", panel=RUN, help="Only the closing line.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object on stdout.")]
 
 

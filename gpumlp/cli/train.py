@@ -13,15 +13,17 @@ from gpumlp import __version__
 from gpumlp.backends import threads
 from gpumlp.cli import options as opt
 from gpumlp.cli.errors import tell
+from gpumlp.cli.interruption import going_on
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.places import check_place
 from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.cli.watching import Watchers, add_model, write_report
 from gpumlp.data import Standardiser, load_table
-from gpumlp.errors import DivergenceError
+from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
+from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.delta_norms import DeltaNorms
 from gpumlp.training.history import History
 from gpumlp.training.monitors import KeepBest, Monitor
@@ -65,6 +67,10 @@ def train(
     mlflow_experiment: opt.MlflowExperiment = "gpumlp",
     report: opt.Report = None,
     nvtx: opt.Nvtx = False,
+    checkpoint: opt.CheckpointFolder = None,
+    every: opt.CheckpointEvery = "1min",
+    keep: opt.Keep = 3,
+    resume: opt.Resume = False,
     quiet: opt.Quiet = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -78,6 +84,8 @@ def train(
     With --batch-size tune the fastest batch size is measured first, and, unless --backend names one, the fastest
     backend; two runs may then differ, as the machine's speed does.
 
+    With --checkpoint a training that was broken off, by whatever, goes on with --resume as if it had not been.
+
     The target of a regression is standardised for training, and predictions are scaled back.
     It is left as it is where the cost does not take all numbers, such as poisson.
 
@@ -88,6 +96,7 @@ def train(
     check_place(log, "--log", (".csv", ".jsonl"))
     check_place(report, "--report", (".html", ".htm"))
     opt.expect_task(task)
+    checkpoints = checkpoints_in(checkpoint, every, keep, resume)
     watchers = Watchers.of(
         ctx,
         mlflow,
@@ -130,8 +139,8 @@ def train(
     if not quiet:
         describe(problem, parts, model, f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}")
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
-    with notes_told(not quiet):
-        history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save)
+    with notes_told(not quiet), going_on(checkpoints, ctx.find_root().obj):
+        history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save, checkpoints, resume)
     result = close(problem, parts, model, history, best) | {"batch_size": trainer.batch_size}
     print(as_object(result) if as_json else closing_line(result))
     saved = None if save is None else model.save(save)
@@ -172,6 +181,15 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -
     tell(f"device    {device_of(net)}, {threads.count()} threads, {net.dtype.name}")
 
 
+def checkpoints_in(folder: Path | None, every: str, keep: int, resume: bool) -> Checkpoints | None:
+    """Return the checkpoints that the options ask for; raise ConfigurationError for what means nothing."""
+    if folder is not None:
+        return Checkpoints(folder, every, keep)
+    if resume:
+        raise ConfigurationError("--resume: needs --checkpoint DIR, the folder to go on from; give it")
+    return None
+
+
 def fit(
     problem: Problem,
     parts: Parts,
@@ -182,6 +200,8 @@ def fit(
     watchers: Watchers,
     others: list[Monitor],
     save: Path | None,
+    checkpoints: Checkpoints | None,
+    resume: bool,
 ) -> History:
     """Train until the end and leave the network with its best weights; Ctrl-C or divergence saves them if wanted."""
 
@@ -194,7 +214,15 @@ def fit(
     X, Y = rows(parts.train)
     first: list[Monitor] = [best] if watchers.report is None else [best, DeltaNorms(model.network, X, Y)]
     try:
-        return trainer.fit(X, Y, epochs, rows(beside) if len(beside) else None, monitors=[*first, *others])
+        return trainer.fit(
+            X,
+            Y,
+            epochs,
+            rows(beside) if len(beside) else None,
+            monitors=[*first, *others],
+            checkpoints=checkpoints,
+            resume=resume,
+        )
     except (KeyboardInterrupt, DivergenceError) as end:
         what = "diverged" if isinstance(end, DivergenceError) else "interrupted"
         if save is not None and best.best is not None and best.best_epoch is not None and np.isfinite(best.best).all():

@@ -49,7 +49,7 @@ class Watchers:
         """Return those of the command under way."""
         options = {name: value for name, value in ctx.params.items() if value is not None}
         store = None if mlflow is None else (mlflow, experiment)
-        return cls(options, shlex.join(ctx.find_root().obj or ["gpumlp", "train"]), mlflow=store, **given)
+        return cls(options, shlex.join(["gpumlp", *ctx.find_root().obj]), mlflow=store, **given)
 
     @property
     def compare(self) -> bool:

@@ -1,7 +1,9 @@
 """Which rows: reading tables, telling the task, scaling and splitting; everything wrong is a DataError."""
 
+from gpumlp.data.blocks import Blocks
 from gpumlp.data.builtin import BUILTIN, load_builtin, load_table
-from gpumlp.data.readers import read_table
+from gpumlp.data.folder import Manifest, verify_folder, write_folder
+from gpumlp.data.readers import open_blocks, read_table
 from gpumlp.data.scaling import Standardiser
 from gpumlp.data.split import k_folds, train_validation_split
 from gpumlp.data.table import Table, check_finite
@@ -9,6 +11,8 @@ from gpumlp.data.targets import describe_task, encode_labels, tell_task
 
 __all__ = [
     "BUILTIN",
+    "Blocks",
+    "Manifest",
     "Standardiser",
     "Table",
     "check_finite",
@@ -17,7 +21,10 @@ __all__ = [
     "k_folds",
     "load_builtin",
     "load_table",
+    "open_blocks",
     "read_table",
     "tell_task",
     "train_validation_split",
+    "verify_folder",
+    "write_folder",
 ]

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 
-from gpumlp.data.files import Parts, Request, about, nearest, open_text
-from gpumlp.data.table import Array
+from gpumlp.data.blocks import Blocks, Piece
+from gpumlp.data.files import Parts, Request, about, nearest, open_text, shortened
+from gpumlp.data.limits import expect_room
+from gpumlp.data.table import Array, rows_per_block
 from gpumlp.errors import DataError
 
 Row = tuple[int, list[str]]  # the number of the line, counted from 1, on which the row ends; its cells without blanks
+
+LONGEST = 1 << 26  # characters of a line
+LONGEST_ROW = 1 << 20  # characters that a quoted cell may go on for beyond its line
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,32 @@ class Layout:
     n_columns: int
     target: int | None
     n_header_lines: int
+    missing: bool
+
+    @property
+    def n_features(self) -> int:
+        """Columns beside the target."""
+        return self.n_columns - (self.target is not None)
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the features, if there is a header."""
+        if self.names is None or self.target is None:
+            return self.names
+        return self.names[: self.target] + self.names[self.target + 1 :]
+
+    @property
+    def target_name(self) -> str | None:
+        """The name of the target, if there is a header and a target."""
+        return None if self.names is None or self.target is None else self.names[self.target]
 
     def column(self, i: int) -> str:
         """Spell column `i` as its reader would look for it."""
         return f"column {self.names[i]!r}" if self.names else f"column {i} (from 0)"
+
+
+class LabelsAreText(Exception):
+    """A label is no number, so that all are text as they are spelled."""
 
 
 def read_delimited(path: Path, request: Request) -> Parts:
@@ -44,51 +72,75 @@ def read_delimited(path: Path, request: Request) -> Parts:
     with about(path):
         layout = _find_layout(path, request)
         try:
-            X, y = _read_numbers(path, layout)
-        except ValueError:  # text, a ragged row, a missing value: find out which
-            X, y = _read_cells(path, layout)
-    names, target = layout.names, layout.target
-    if names is None or target is None:
-        return X, y, names, None
-    return X, y, names[:target] + names[target + 1 :], names[target]
+            X, y = _gathered(_pieces(path, request, layout, as_text=False))
+        except LabelsAreText:
+            X, y = _gathered(_pieces(path, request, layout, as_text=True))
+    if y is not None and y.dtype.kind == "f":
+        y = _whole_if_whole(y)
+    return X, y, layout.feature_names, layout.target_name
+
+
+def open_delimited(path: Path, request: Request) -> Blocks:
+    """Return a text table as Blocks; it is read once to the end to count its rows and to tell what its labels are."""
+    with about(path):
+        layout = _find_layout(path, request)
+        n_rows, y_dtype = _survey(path, request, layout)
+
+    def pieces(start: int) -> Iterator[Piece]:
+        as_text = y_dtype is not None and y_dtype.kind == "U"
+        with about(path):
+            for X, y in _pieces(path, request, layout, as_text):
+                if start < len(X):
+                    yield X[start:], None if y is None else y[start:].astype(y_dtype)
+                start = max(0, start - len(X))
+
+    return Blocks(
+        pieces,
+        n_rows,
+        layout.n_features,
+        np.dtype(np.float64),
+        y_dtype,
+        layout.feature_names,
+        layout.target_name,
+        str(path),
+    )
+
+
+def lines_of(text: TextIO) -> Iterator[str]:
+    """Yield the lines of a text; raise DataError for one without end, before it fills the memory."""
+    for number, line in enumerate(iter(lambda: text.readline(LONGEST), ""), 1):
+        if len(line) == LONGEST:
+            raise DataError(f"line {number} has {LONGEST} characters or more, expected rows; is it a text table?")
+        yield line
+
+
+# ---------------------------------------------------------------- what the first rows tell
 
 
 def _find_layout(path: Path, request: Request) -> Layout:
-    delimiter = _find_delimiter(path)
-    rows = list(islice(_rows(path, delimiter), 2))
+    delimiter = _find_delimiter(path, request)
+    with open_text(path, request) as text:
+        rows = list(islice(_rows(lines_of(text), delimiter), 2))
     if not rows:
         raise DataError("is empty, expected rows of comma-separated numbers; check where it comes from")
     line, first = rows[0]
     has_header = _is_header(first, request)
     if has_header and len(rows) == 1:
-        raise DataError("holds a header and no row; if line 1 is data, pass header=False")
+        raise DataError("holds a header and no row, expected one or more; if line 1 is data, pass header=False")
     names = tuple(first) if has_header else None
     target = _target_column(names, len(first), request)
     if len(first) == 1 and target is not None:
         raise DataError("has one column, expected a feature and a target; is the delimiter a comma, semicolon or tab?")
-    return Layout(delimiter, names, len(first), target, line if has_header else 0)
+    return Layout(delimiter, names, len(first), target, line if has_header else 0, request.missing)
 
 
-def _find_delimiter(path: Path) -> str:
+def _find_delimiter(path: Path, request: Request) -> str:
     """Return a tab for .tsv, else that of comma, semicolon and tab that the first line holds most often."""
     if path.name.lower().endswith((".tsv", ".tsv.gz")):
         return "\t"
-    with open_text(path) as lines:
-        first = next((line for line in lines if line.strip()), "")
+    with open_text(path, request) as text:
+        first = next((line for line in lines_of(text) if line.strip()), "")
     return max(",;\t", key=first.count)
-
-
-def _rows(path: Path, delimiter: str) -> Iterator[Row]:
-    """Yield the rows of a text table, blank lines skipped."""
-    with open_text(path) as lines:
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-        try:
-            for cells in reader:
-                row = [cell.strip() for cell in cells]
-                if row not in ([], [""]):
-                    yield reader.line_num, row
-        except csv.Error as error:
-            raise DataError(f"line {reader.line_num}: {error}; is it a text table?") from error
 
 
 def _is_header(cells: list[str], request: Request) -> bool:
@@ -116,64 +168,163 @@ def _target_column(names: tuple[str, ...] | None, n_columns: int, request: Reque
     number = _whole(target)
     if number is None:
         hint = nearest(str(target), names) if names else "there is no header, so give its number"
-        raise DataError(f"no column is named {str(target)!r}; {hint}")
+        raise DataError(f"no column is named {shortened(str(target))!r}; {hint}")
     if not -n_columns <= number < n_columns:
         raise DataError(f"no column {number}, expected {-n_columns} to {n_columns - 1}; columns are counted from 0")
     return number % n_columns
 
 
-def _read_numbers(path: Path, layout: Layout) -> tuple[Array, Array | None]:
-    with open_text(path) as lines:
-        data = islice(lines, layout.n_header_lines, None)
-        values = np.loadtxt(data, delimiter=layout.delimiter, comments=None, quotechar='"', ndmin=2)
+# ---------------------------------------------------------------- rows, block by block
+
+
+def _survey(path: Path, request: Request, layout: Layout) -> tuple[int, np.dtype[Any] | None]:
+    """Return the number of rows and the dtype of the target: int64, float64, or text as long as the longest label."""
+    n_rows, longest, numbers, whole = 0, 1, True, True
+    with open_text(path, request) as text:
+        for line, cells in _rows(lines_of(text), layout.delimiter):
+            if line <= layout.n_header_lines:
+                continue
+            _expect_cells(line, cells, layout)
+            n_rows += 1
+            if layout.target is not None:
+                label = cells[layout.target]
+                longest = max(longest, len(label))
+                value = _number(label) if numbers else None
+                numbers = value is not None
+                whole = whole and value is not None and _is_whole(value)
+    if layout.target is None:
+        return n_rows, None
+    kind: Any = np.int64 if whole and numbers else np.float64 if numbers else f"<U{longest}"
+    return n_rows, np.dtype(kind)
+
+
+def _pieces(path: Path, request: Request, layout: Layout, as_text: bool) -> Iterator[Piece]:
+    """Yield the rows in blocks, labels as float64 or as text; raise LabelsAreText where they should be and are not."""
+    n_rows, fast = rows_per_block(layout.n_columns), not as_text
+    with open_text(path, request) as text:
+        lines = lines_of(text)
+        before = len(list(islice(lines, layout.n_header_lines)))
+        while block := _next_lines(lines, n_rows):
+            piece = _numbers(block, layout) if fast else None
+            if piece is None:  # text, a ragged row, a missing value: find out which
+                fast = False
+                piece = _cells(block, before, layout, as_text)
+            before += len(block)
+            if len(piece[0]):
+                yield piece
+
+
+def _next_lines(lines: Iterator[str], n: int) -> list[str]:
+    """Return the next lines, and those on which a quoted cell goes on that they leave open."""
+    block = list(islice(lines, n))
+    n_quotes, more = "".join(block).count('"'), 0
+    while n_quotes % 2 and more < LONGEST_ROW and (line := next(lines, None)) is not None:
+        block.append(line)
+        n_quotes, more = n_quotes + line.count('"'), more + len(line)
+    return block
+
+
+def _numbers(lines: list[str], layout: Layout) -> Piece | None:
+    """Return a block that consists of numbers; None for another."""
+    if not any(line.strip() for line in lines):
+        return np.empty((0, layout.n_features)), None
+    try:
+        values = np.loadtxt(lines, delimiter=layout.delimiter, comments=None, quotechar='"', ndmin=2)
+    except ValueError:
+        return None
     if values.shape[1] != layout.n_columns:
-        raise ValueError
+        return None
     if layout.target is None:
         return values, None
-    return np.delete(values, layout.target, axis=1), _whole_if_whole(values[:, layout.target])
+    last = layout.target == layout.n_columns - 1  # as is usual: no copy is needed
+    X = values[:, :-1] if last else np.delete(values, layout.target, axis=1)
+    return X, values[:, layout.target]
 
 
-def _read_cells(path: Path, layout: Layout) -> tuple[Array, Array | None]:
-    features, labels = array("d"), []
-    for line, cells in _rows(path, layout.delimiter):
-        if line <= layout.n_header_lines:
-            continue
-        if len(cells) != layout.n_columns:
-            raise DataError(
-                f"line {line} has {len(cells)} cells, expected {layout.n_columns} as in the first; correct it"
-            )
-        if "" in cells:
-            missing = layout.column(cells.index(""))
-            raise DataError(f"missing value in line {line}, {missing}; fill it or remove the row")
+def _cells(lines: list[str], before: int, layout: Layout, as_text: bool) -> Piece:
+    features, labels, numbers = array("d"), [], array("d")
+    for line, cells in _rows(lines, layout.delimiter, before):
+        _expect_cells(line, cells, layout)
         if layout.target is not None:
-            labels.append(cells[layout.target])
+            label = cells[layout.target]
+            value = None if as_text else _number(label)
+            if as_text:
+                labels.append(label)
+            elif value is None:
+                raise LabelsAreText
+            else:
+                numbers.append(value)
         features.extend(_feature_values(line, cells, layout))
-    X = np.frombuffer(features).reshape(-1, layout.n_columns - (layout.target is not None))
-    return X, None if layout.target is None else _as_labels(labels)
+    X = np.frombuffer(features).reshape(-1, layout.n_features) if features else np.empty((0, layout.n_features))
+    if layout.target is None:
+        return X, None
+    return X, np.array(labels, np.str_) if as_text else np.array(numbers)
+
+
+def _rows(lines: Iterable[str], delimiter: str, before: int = 0) -> Iterator[Row]:
+    """Yield the rows that stand in lines, blank ones skipped; `before` is the number of lines before them."""
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    try:
+        for cells in reader:
+            row = [cell.strip() for cell in cells]
+            if row not in ([], [""]):
+                yield before + reader.line_num, row
+    except csv.Error as error:
+        raise DataError(
+            f"line {before + reader.line_num}: {error}, expected rows of cells; is it a text table?"
+        ) from error
+
+
+def _expect_cells(line: int, cells: list[str], layout: Layout) -> None:
+    """Raise DataError if a row has more or fewer cells than the first, or one is empty that must not be."""
+    if len(cells) != layout.n_columns:
+        raise DataError(f"line {line} has {len(cells)} cells, expected {layout.n_columns} as in the first; correct it")
+    if "" in cells:
+        empty = [i for i, cell in enumerate(cells) if not cell and (not layout.missing or i == layout.target)]
+        if empty:
+            raise DataError(
+                f"missing value in line {line}, {layout.column(empty[0])}, expected one in each cell; "
+                "fill it or remove the row"
+            )
 
 
 def _feature_values(line: int, cells: list[str], layout: Layout) -> Iterator[float]:
     for i, cell in enumerate(cells):
         if i == layout.target:
             continue
-        value = _number(cell)
+        value = _number(cell or "nan")
         if value is None:
-            text = cell if len(cell) <= 40 else cell[:40] + "..."
             advice = "; pass header=True if it is the header" if line == 1 and not layout.names else ""
             raise DataError(
-                f"line {line}, {layout.column(i)} holds {text!r}, expected a number; encode or drop it{advice}"
+                f"line {line}, {layout.column(i)} holds {shortened(cell)!r}, expected a number; "
+                f"encode or drop it{advice}"
             )
         yield value
 
 
-def _as_labels(labels: Sequence[str]) -> Array:
-    numbers = [_number(label) for label in labels]
-    return np.array(labels) if None in numbers else _whole_if_whole(np.array(numbers, np.float64))
+def _gathered(pieces: Iterator[Piece]) -> Piece:
+    parts, labels, n_bytes = [], [], 0
+    for X, y in pieces:
+        parts.append(X)
+        if y is not None:
+            labels.append(y)
+        n_bytes += X.nbytes
+        expect_room(n_bytes, "the table")
+    if not parts:
+        raise DataError("holds no row, expected at least one; check where it comes from")
+    return np.concatenate(parts), np.concatenate(labels) if labels else None
+
+
+# ---------------------------------------------------------------- cells
 
 
 def _whole_if_whole(y: Array) -> Array:
     """Return whole numbers as int64, others as they are."""
-    return y.astype(np.int64) if np.all((np.abs(y) <= 2.0**53) & (y == np.floor(y))) else y.copy()
+    return y.astype(np.int64) if np.all((np.abs(y) <= 2.0**53) & (y == np.floor(y))) else y
+
+
+def _is_whole(value: float) -> bool:
+    return abs(value) <= 2.0**53 and value == int(value)
 
 
 def _number(cell: str) -> float | None:

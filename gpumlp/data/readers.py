@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from gpumlp.data import idx
-from gpumlp.data.delimited import read_delimited
+from gpumlp.data import columns, folder, hdf5, idx, svmlight
+from gpumlp.data.blocks import Blocks, blocks_of
+from gpumlp.data.delimited import open_delimited, read_delimited
 from gpumlp.data.files import Parts, Request, about, expect_file, listed
-from gpumlp.data.numpy_files import read_npy, read_npz
+from gpumlp.data.numpy_files import open_npy, open_npz, read_npy, read_npz
 from gpumlp.data.table import Table, check_finite
 from gpumlp.errors import DataError
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file: how its name may end (in lower case), and its reader."""
+    """A kind of file.
+
+    endings   how its name may end, in lower case
+    open      open(path, request) -> Blocks
+    read      read(path, request) -> all of it, where there is a shorter way than to gather the blocks
+    """
 
     endings: tuple[str, ...]
-    read: Callable[[Path, Request], Parts]
+    open: Callable[[Path, Request], Blocks]
+    read: Callable[[Path, Request], Parts] | None = None
 
 
 KINDS = (
-    FileKind((".npz",), read_npz),
-    FileKind((".npy",), read_npy),
-    FileKind((".csv", ".csv.gz", ".tsv", ".tsv.gz"), read_delimited),
-    FileKind(("idx3-ubyte", "idx3-ubyte.gz"), idx.read_images),
+    FileKind((".npz",), open_npz, read_npz),
+    FileKind((".npy",), open_npy, read_npy),
+    FileKind((".csv", ".csv.gz", ".tsv", ".tsv.gz"), open_delimited, read_delimited),
+    FileKind(("idx3-ubyte", "idx3-ubyte.gz"), idx.open_images, idx.read_images),
     FileKind(("idx1-ubyte", "idx1-ubyte.gz"), idx.refuse_labels),
+    FileKind((".parquet",), columns.open_parquet),
+    FileKind((".arrow", ".feather"), columns.open_arrow),
+    FileKind((".h5", ".hdf5"), hdf5.open_hdf5),
+    FileKind((".svmlight", ".svmlight.gz", ".libsvm", ".libsvm.gz", ".svm", ".svm.gz"), svmlight.open_svmlight),
 )
+DATA_FOLDER = FileKind((folder.ENDING,), folder.open_data_folder, folder.read_data_folder)
 
 
 def read_table(
@@ -39,24 +51,50 @@ def read_table(
     header: Literal["auto"] | bool = "auto",
     with_target: bool = True,
 ) -> Table:
-    """Read features and target from a .csv, .tsv, .npz, .npy or MNIST idx file; all values are finite.
+    """Read features and target from a file of one of KINDS or a data folder; all values are finite.
 
-    target       which y: a column's name or number (text tables), an array's name (.npz), a file's path (.npy, idx);
-                 without it the last column, the array y, nothing for .npy, the labels beside the images
+    target       which y: a column's name or number (text tables, Parquet, Arrow), an array's name (.npz, HDF5), a
+                 file's path (.npy, idx); without it the last column, the array y, nothing for .npy, the labels beside
+                 the images
     header       whether line 1 of a text table holds names; see `read_delimited` for "auto"
     with_target  False: the file holds features alone, save what `target` names
-    Raises       DataError for whatever is wrong with the file, in one line that begins with its name
+    Raises       DataError for whatever is wrong with the file, in one line that begins with its name, and if it takes
+                 more memory than `data_limit` allows; large .npy files and data folders are mapped and take none
     """
-    path = Path(path)
-    expect_file(path)
-    parts = _kind_of(path).read(path, Request(target, header, with_target))
+    path, request = Path(path), Request(target, header, with_target)
+    kind = _kind_of(path)
     with about(path):
-        table = Table(*parts)
+        table = kind.open(path, request).gather() if kind.read is None else Table(*kind.read(path, request))
         check_finite(table)
     return table
 
 
+def open_blocks(
+    source: str | Path | Iterable[Any],
+    *,
+    target: str | int | Path | None = None,
+    header: Literal["auto"] | bool = "auto",
+    with_target: bool = True,
+    missing: bool = False,
+    limit: int | None = None,
+) -> Blocks:
+    """Return a data set as Blocks, which may be larger than memory; see `read_table` for what is the same.
+
+    source    a path, or an iterable that gives X, (X, y) or Table of some rows at a time
+    missing   values may be missing in the features of a table and are read as NaN; no value is checked here
+    limit     bytes that a packed file may unpack to; `data_limit` by default
+    """
+    if not isinstance(source, str | Path):
+        return blocks_of(source)
+    path = Path(source)
+    with about(path):
+        return _kind_of(path).open(path, Request(target, header, with_target, missing, limit))
+
+
 def _kind_of(path: Path) -> FileKind:
+    if folder.is_data_folder(path):
+        return DATA_FOLDER
+    expect_file(path)
     name = path.name.lower()
     for kind in KINDS:
         if name.endswith(kind.endings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,20 +37,32 @@ class Table:
         object.__setattr__(self, "X", _as_features(self.X))
         if self.y is not None:
             object.__setattr__(self, "y", _as_target(self.y))
-            if len(self.y) != len(self.X):
-                raise DataError(f"X has {len(self.X)} rows, but y has {len(self.y)}; each row needs its target")
+            expect_as_many(len(self.X), len(self.y))
         n_features = self.X.shape[1]
         if self.feature_names is not None and len(self.feature_names) != n_features:
             raise DataError(
                 f"{len(self.feature_names)} feature names came for {n_features} features; give one for each"
             )
+        _expect_distinct(self.feature_names)
 
 
-def check_finite(table: Table) -> None:
-    """Raise DataError if X or a numeric y holds NaN or infinity, naming the first place and their number."""
+def expect_as_many(n_rows: int, n_targets: int) -> None:
+    """Raise DataError unless there is a target for each row."""
+    if n_targets != n_rows:
+        raise DataError(f"X has {n_rows} rows, but y has {n_targets}; each row needs its target, give as many")
+
+
+def check_finite(table: Table, missing: bool = False) -> None:
+    """Raise DataError if X or a numeric y holds NaN or infinity, naming the first place and their number.
+
+    missing   NaN may stand in X, for values that are missing
+    """
     names = table.feature_names
     _expect_finite(
-        table.X, "X", lambda column: f", feature {names[column]!r}" if names else f", feature {column} (from 0)"
+        table.X,
+        "X",
+        lambda column: f", feature {names[column]!r}" if names else f", feature {column} (from 0)",
+        np.isinf if missing else _is_bad,
     )
     if table.y is not None:
         y = table.y if table.y.ndim == 2 else table.y[:, None]
@@ -59,9 +72,14 @@ def check_finite(table: Table) -> None:
 
 def row_blocks(X: Array) -> Iterator[slice]:
     """Yield slices that cover the rows of X in order, each of about BLOCK_VALUES values."""
-    rows = max(1, BLOCK_VALUES // max(1, X.shape[1]))
+    rows = rows_per_block(X.shape[1])
     for start in range(0, len(X), rows):
         yield slice(start, start + rows)
+
+
+def rows_per_block(n_features: int) -> int:
+    """Return how many rows make a block of about BLOCK_VALUES values."""
+    return max(1, BLOCK_VALUES // max(1, n_features))
 
 
 def _as_features(values: Any) -> Array:
@@ -86,12 +104,27 @@ def _as_target(values: Any) -> Array:
     return y[:, 0] if y.shape[1:] == (1,) else y
 
 
-def _expect_finite(values: Array, name: str, place: Callable[[int], str]) -> None:
+def _expect_distinct(names: tuple[str, ...] | None) -> None:
+    twice = next((name for name, n in Counter(names or ()).items() if n > 1), None)
+    if names is None or twice is None:
+        return
+    raise DataError(
+        f"{names.count(twice)} features are named {twice!r}, expected a name of its own for each; rename or drop one"
+    )
+
+
+def _is_bad(values: Array) -> NDArray[np.bool_]:
+    return ~np.isfinite(values)
+
+
+def _expect_finite(
+    values: Array, name: str, place: Callable[[int], str], is_bad: Callable[[Array], NDArray[np.bool_]] = _is_bad
+) -> None:
     if values.dtype.kind != "f":
         return
     count, first = 0, (0, 0)
     for rows in row_blocks(values):
-        bad = np.argwhere(~np.isfinite(values[rows]))
+        bad = np.argwhere(is_bad(values[rows]))
         if len(bad) and not count:
             first = rows.start + int(bad[0, 0]), int(bad[0, 1])
         count += len(bad)

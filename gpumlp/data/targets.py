@@ -15,6 +15,7 @@ Task = Literal["classification", "regression"]
 
 FEW = 20  # so many distinct whole numbers are classes, however few the rows
 MANY = 100  # up to so many are, if each stands for two rows or more on average
+MOST = 100_000  # classes that are listed where a target comes block by block
 
 
 def tell_task(y: Any) -> Task:
@@ -51,6 +52,37 @@ def encode_labels(y: Any, classes: Any = None) -> tuple[NDArray[np.int64], Array
     return np.searchsorted(classes, y).astype(np.int64), classes
 
 
+class Classes:
+    """The classes of a target that comes block by block: its distinct values, if these are classes."""
+
+    def __init__(self) -> None:
+        self.values: set[Any] = set()
+        self.n_rows, self.most = 0, MOST
+
+    def add(self, y: Array) -> None:
+        """Take in the targets of a block."""
+        self.n_rows += len(y)
+        if y.ndim != 1 or (y.dtype.kind == "f" and not np.all(y == np.floor(y))):
+            self.most = -1
+        elif y.dtype.kind not in "Ub":
+            self.most = min(self.most, MANY)
+        if self.most >= len(self.values):
+            self.values.update(np.unique(y).tolist())
+        if self.most < len(self.values):
+            self.most = -1
+
+    def found(self) -> list[Any] | None:
+        """Return them sorted; None for a regression, for several columns, and for more than are worth a list."""
+        numbers = self.most == MANY
+        if self.most < 0 or self.n_rows == 0 or (numbers and not _few_enough(len(self.values), self.n_rows)):
+            return None
+        return sorted(self.values)
+
+
+def _few_enough(n_distinct: int, n: int) -> bool:
+    return n_distinct <= FEW or (n_distinct <= MANY and 2 * n_distinct <= n)
+
+
 def _verdict(y: Any) -> tuple[Task, str]:
     y = _as_target(y)
     if y.ndim == 2:
@@ -65,7 +97,7 @@ def _verdict(y: Any) -> tuple[Task, str]:
         return "classification", "true and false"
     if not np.all(y == np.floor(y)):
         return "regression", "numbers that are not all whole"
-    if n_distinct <= FEW or (n_distinct <= MANY and 2 * n_distinct <= n):
+    if _few_enough(n_distinct, n):
         return "classification", f"whole numbers, {values}"
     return "regression", f"whole numbers, but as many as {values}"
 

@@ -95,7 +95,7 @@ def adam_update(backend: Backend, n_params: int) -> Any:
     names = finished_names(rule)
     given = {name: np.full((1, 1), 0.5) for name in given_names(rule)}
     table = backend.empty((len(names), 1, 1))
-    numbers = StepNumbers(rule, frozenset(), given, names, table, np.ones(1), np.zeros(1, np.bool_))
+    numbers = StepNumbers(rule, frozenset(), given, names, table, np.ones((1, 1)), np.zeros(1, np.bool_))
     theta, grad = backend.empty((1, n_params)), backend.empty((1, n_params))
     state, clock = backend.empty((len(rule.state), 1, n_params)), backend.empty((3,), np.int64)
     for x, value in ((table, 0.5), (theta, 0.0), (grad, 1.0), (state, 0.0), (clock, 0)):

@@ -33,7 +33,9 @@ from gpumlp.estimators.weights import (
 from gpumlp.formulas.activations import ACTIVATIONS, SIGMOID, Activation
 from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.output_delta import fits
+from gpumlp.network.architecture import build_architecture
 from gpumlp.network.kinds import bring
+from gpumlp.network.members import Member
 from gpumlp.network.network import Network
 from gpumlp.shapes import HostArray, as_numeric, is_on_device
 
@@ -46,6 +48,8 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
     _live       the network that was built last; a pickle does not hold it
     _progress   what partial_fit goes on from: seed, steps, epochs, factor of the rate, and the update rule's state
     _filling    what fills missing values, None where they are an error
+    _postpone   postpone(rows, held, random) is called in place of training, which then comes later; there only while
+                many fits are prepared to be trained together
     """
 
     _table: ClassVar[Table]
@@ -135,13 +139,19 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
         if first:
             self._begin([X.shape[1], *hidden, self.n_outputs_], X.dtype, random)
         rows, held = self._hold_out(Rows(X, y, targets, weights), validation, random)
-        if held is not None:
-            held = replace(held, X=self._on_host(held.X, "X_val"))
+        if held is not None and is_on_device(held.table):
+            held = replace(held, table=self._on_host(held.X, "X_val"), numbers=None)
         rows = self._weigh(rows)
         if self._is_stochastic():
-            stochastic.train(self, rows, held if self.early_stopping else None, random, incremental)
+            if "_postpone" in vars(self):
+                return self._postpone(rows, held, random)
+            stochastic.train(stochastic.prepare(self, rows, held, random, incremental))
         else:
             lbfgs.train(self, rows, random)
+        return self._finished(held)
+
+    def _finished(self, held: Rows | None) -> Any:
+        """Return the estimator once it is trained; raise ValueError where its weights are not finite."""
         if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_)):
             raise ValueError(stochastic.NOT_FINITE)
         self._trained(held)
@@ -272,17 +282,32 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(f"activation names {len(self.activation)} layers, hidden_layer_sizes {n_hidden}")
         return list(self.activation)
 
+    def _sizes(self) -> list[int]:
+        return [self.coefs_[0].shape[-2], *(W.shape[-1] for W in self.coefs_)]
+
+    def _dropout(self) -> Any:
+        return self.dropout if isinstance(self.dropout, list | tuple) else float(self.dropout)
+
+    def _member(self, seed: int) -> Member:
+        """Return what one model of a stack is, for an estimator of one model."""
+        sizes = self._sizes()
+        architecture = build_architecture(
+            sizes, self._activations(len(sizes) - 2), self.out_activation_, self._cost, self.normalisation
+        )
+        dropout = self._dropout()
+        rates = (dropout,) * (len(sizes) - 2) if isinstance(dropout, float) else tuple(float(rate) for rate in dropout)
+        return Member(architecture, rates, seed, initialiser="zeros")
+
     def _build_network(self, seed: int, model: int | None = None) -> Network:
         """Return a network with the estimator's weights, or with those of one of its models."""
-        sizes = [self.coefs_[0].shape[-2], *(W.shape[-1] for W in self.coefs_)]
-        stacked = self.coefs_[0].ndim == 3
+        sizes, stacked = self._sizes(), self.coefs_[0].ndim == 3
         net = (self._live if model is None else LiveNetwork()).get(
             sizes=sizes,
             activation=self._activations(len(sizes) - 2),
             output=self.out_activation_,
             cost=self._cost,
             n_models=len(self.coefs_[0]) if stacked and model is None else 1,
-            dropout=self.dropout if isinstance(self.dropout, list | tuple) else float(self.dropout),
+            dropout=self._dropout(),
             normalisation=self.normalisation,
             dtype=self.coefs_[0].dtype.name,
             backend=self.backend,

@@ -13,15 +13,15 @@ from gpumlp.estimators.weights import LiveNetwork
 from gpumlp.network.network import Network
 
 
-def score_of(mlp: Any, net: Network, rows: Rows) -> Callable[[], float]:
-    """Return a function that scores the network as it is: by the estimator's `scoring`, or its own score."""
+def score_of(mlp: Any, rows: Rows) -> Callable[[Network], float]:
+    """Return a function that scores a network as it is: by the estimator's `scoring`, or its own score."""
     if mlp.scoring is None:
-        return lambda: float(mlp._score_outputs(net.predict(rows.X), rows))
+        return lambda net: float(mlp._score_outputs(net.predict(rows.X), rows))
     scorer = check_scoring(mlp, scoring=mlp.scoring)
     weights = {} if rows.weights is None else {"sample_weight": rows.weights}
     present = for_complete_rows(mlp, rows)
 
-    def score() -> float:
+    def score(net: Network) -> float:
         present._take(net)
         return float(scorer(present, rows.X, rows.y, **weights))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Number
 from typing import Any
 
@@ -22,19 +23,26 @@ ROWS_AT_A_TIME = 16_384  # rows of a sparse X that are made dense together for p
 class Rows:
     """Examples to train on, or to score.
 
-    X         (n_rows, n_features)
-    y         as the user gave it: labels or numbers
+    table     (n_rows_of_table, n_features)
+    y         as the user gave it: labels or numbers, of the examples alone
     targets   as a Network is trained on them
     weights   (n_rows,), or (n_models, n_rows), or None
+    numbers   (n_rows,) which rows of the table the examples are; None: all
     """
 
-    X: HostArray
+    table: HostArray
     y: Any
     targets: HostArray
     weights: HostArray | None
+    numbers: HostArray | None = None
 
     def __len__(self) -> int:
-        return len(self.X)
+        return len(self.table if self.numbers is None else self.numbers)
+
+    @cached_property
+    def X(self) -> HostArray:
+        """(n_rows, n_features), taken out of the table when they are asked for."""
+        return self.table if self.numbers is None else self.table[self.numbers]
 
     @property
     def total_weight(self) -> float:
@@ -50,7 +58,8 @@ class Rows:
     def part(self, rows: HostArray) -> Rows:
         """Return the examples with these numbers."""
         weights = None if self.weights is None else self.weights[rows]
-        return Rows(self.X[rows], self.y[rows], self.targets[rows], weights)
+        numbers = rows if self.numbers is None else self.numbers[rows]
+        return Rows(self.table, self.y[rows], self.targets[rows], weights, numbers)
 
 
 def dense(X: Any) -> HostArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,48 +12,33 @@ from gpumlp.network.network import Network
 from gpumlp.training.monitors import EpochReport, Monitor, RunInfo, Stop, WeightKeeper
 
 
-@dataclass(frozen=True)
-class Penalty:
-    """What is added to the mean cost of an epoch: share * |W|^2, W as it was when the epoch began."""
-
-    share: float
-    net: Network
-
-    def value(self) -> float:
-        """Return the penalty of the present weights, the mean over the models."""
-        if not self.share:
-            return 0.0
-        squares = sum(float(np.vdot(W, W)) for W in self.net.weights)
-        return self.share * squares / self.net.n_models
-
-
 class EpochWatch(Monitor):
     """Writes loss_, loss_curve_, n_iter_, t_ and the scores into an estimator, and stops where there is no progress.
 
     mlp        the estimator
     rate       its learning rate, which falls at the end of an epoch or where there is no progress
-    penalty    what the loss has besides the cost
+    penalty    the loss of an epoch has penalty * |W|^2 besides the cost, W as it was when the epoch began
     n_rows     rows of an epoch
-    score      score() of the network as it is, on rows that were held out; None: the loss decides
+    score      score(network) of its present weights on rows that were held out; None: the loss decides
 
     stopped    afterwards, whether training has stopped for want of progress
     """
 
     def __init__(
-        self, mlp: Any, rate: Rate, penalty: Penalty, n_rows: int, score: Callable[[], float] | None = None
+        self, mlp: Any, rate: Rate, penalty: float, n_rows: int, score: Callable[[Network], float] | None = None
     ) -> None:
         self.mlp, self.rate, self.penalty, self.n_rows, self.score = mlp, rate, penalty, n_rows, score
         self.stopped = False
         self._keeper: WeightKeeper | None = None
 
     def training_began(self, run: RunInfo) -> None:
-        self.everyone = np.ones(run.n_models, bool)
+        self.everyone, self.network = np.ones(run.n_models, bool), run.network
         if self.score is not None:
             self._keeper = run.keeper()
             self._keeper.save(self.everyone)
 
     def epoch_began(self, epoch: int) -> None:
-        self.extra = self.penalty.value()
+        self.extra = self.penalty * mean_square(self.network()) if self.penalty else 0.0
 
     def epoch_ended(self, report: EpochReport) -> Stop | None:
         mlp = self.mlp
@@ -67,7 +51,7 @@ class EpochWatch(Monitor):
         if self.score is None:
             self._compare_loss()
         else:
-            self._compare_score(self.score() if np.isfinite(mlp.loss_) else float("nan"))
+            self._compare_score(self.score(self.network()) if np.isfinite(mlp.loss_) else float("nan"))
         self.rate.epoch_ended(mlp.t_)
         return self._stop() if mlp._no_improvement_count > mlp.n_iter_no_change else None
 
@@ -106,3 +90,8 @@ class EpochWatch(Monitor):
     def training_ended(self) -> None:
         if self._keeper is not None:
             self._keeper.restore(self.everyone)
+
+
+def mean_square(net: Network) -> float:
+    """Return |W|^2 of all weights, the mean over the models."""
+    return sum(float(np.vdot(W, W)) for W in net.weights) / net.n_models

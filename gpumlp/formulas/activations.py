@@ -38,6 +38,12 @@ class Activation:
 
 
 @cache
+def value_recording(activation: Activation) -> Recording:
+    """Return f as a Recording of the input z."""
+    return record(activation.value, "z")
+
+
+@cache
 def prime_recording(activation: Activation) -> Recording:
     """Return f' as a Recording of the inputs z and a, derived by the chain rule where it is not written."""
     if activation.prime is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from keyword import iskeyword
 from typing import Any
@@ -63,6 +63,25 @@ def cuda_function(recording: Recording, name: str, outputs: tuple[str, ...] = ()
         lines.append(f"return {spelled[recording.outputs[0]]};")
     head = f"__device__ __forceinline__ {'void' if outputs else kind} {name}({', '.join(parameters)}) {{"
     return "\n".join([head, *(f"    {line}" for line in lines), "}"]) + "\n"
+
+
+def cuda_choice(recordings: Sequence[Recording], name: str) -> str:
+    """Return device functions that compute these recordings of the same inputs, and one that computes a chosen one.
+
+    That one is `name`, and has the number of the recording as a last parameter, which nothing reads if there is one.
+    """
+    functions = [cuda_function(recording, f"{name}_{i}") for i, recording in enumerate(recordings)]
+    names = safe_names(recordings[0].inputs).values()
+    calls = [f"return {name}_{i}({', '.join(names)});" for i in range(len(recordings))]
+    if len(calls) == 1:
+        number, lines = "int", [f"    {calls[0]}"]
+    else:
+        number, labels = "const int kind", [*(f"case {i}" for i in range(len(calls) - 1)), "default"]
+        cases = [f"        {label}: {call}" for label, call in zip(labels, calls, strict=True)]
+        lines = ["    switch (kind) {", *cases, "    }"]
+    parameters = ", ".join([*(f"const real {x}" for x in names), number])
+    head = f"__device__ __forceinline__ real {name}({parameters}) {{"
+    return "\n".join(["".join(functions) + head, *lines, "}"]) + "\n"
 
 
 def cuda_constant(value: float, kind: str = "real") -> str:

@@ -57,6 +57,16 @@ def find_runs(members: Sequence[Member]) -> tuple[Run, ...]:
     return tuple(runs)
 
 
+def runs_of(runs: Sequence[Run], models: slice) -> tuple[Run, ...]:
+    """Return the runs of a stack of some of its models, which are neighbours."""
+    found: list[Run] = []
+    for run in runs:
+        begin, end = max(run.models.start, models.start), min(run.models.stop, models.stop)
+        if begin < end:
+            found.append(replace(run, models=slice(begin - models.start, end - models.start)))
+    return tuple(found)
+
+
 def stacked_architecture(members: Sequence[Member]) -> Architecture:
     """Return what a stack of these members has room for: the first one's architecture, with the largest sizes.
 

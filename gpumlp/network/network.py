@@ -124,11 +124,13 @@ class Network:
         self.alternatives = _alternatives(self.backend, None if backend == "auto" else backend, device)
         self.reset()
 
-    def _begin(self, members: tuple[Member, ...], backend: Backend) -> None:
+    def _begin(self, members: tuple[Member, ...], backend: Backend, room: tuple[int, ...] = ()) -> None:
         """Be a stack of these members, all of whose parameters are zero."""
         self.members, self.backend = members, backend
         self.architecture, runs = stacked_architecture(members), find_runs(members)
-        self.runs = runs if len(runs) > 1 else ()
+        if room:
+            self.architecture = replace(self.architecture, sizes=room)
+        self.runs = runs if len(runs) > 1 or runs[0].architecture.sizes != self.sizes else ()
         self.n_models, self.dropout = len(members), members[0].dropout
         self.seeds, self.model_ids = tuple(m.seed for m in members), tuple(m.model_id for m in members)
         layout = ParameterLayout(self.architecture.sizes, self.architecture.normalisation)
@@ -159,9 +161,9 @@ class Network:
         return net
 
     @classmethod
-    def _of(cls, members: tuple[Member, ...], backend: Backend) -> Network:
+    def _of(cls, members: tuple[Member, ...], backend: Backend, room: tuple[int, ...] = ()) -> Network:
         net = cls.__new__(cls)
-        net._begin(members, backend)
+        net._begin(members, backend, room)
         net.alternatives = (backend.name,)
         return net
 
@@ -184,16 +186,17 @@ class Network:
         """Whether models of the stack differ in sizes, activations or dropout."""
         return bool(self.runs)
 
-    def take(self, models: Sequence[int]) -> Network:
+    def take(self, models: Sequence[int], room: tuple[int, ...] = ()) -> Network:
         """Return a stack of some models, by their places from 0, on the same backend, with copies of their weights.
 
+        room     sizes for which each model has room; () for those of the largest of them
         Raises   ConfigurationError for a place that there is not
         """
         places = _whole_numbers(models, "models")
         for place in places:
             if place >= self.n_models:
                 raise ConfigurationError(f"model {place} does not exist; the stack has 0 to {self.n_models - 1}")
-        net = Network._of(tuple(self.members[m] for m in places), self.backend)
+        net = Network._of(tuple(self.members[m] for m in places), self.backend, room)
         net.alternatives = self.alternatives
         for out, m in enumerate(places):
             net.put(out, self, m)
@@ -216,6 +219,19 @@ class Network:
     def alone(self, model: int) -> Network:
         """Return one model of the stack, by its place from 0, as a network of its own, with a copy of its weights."""
         return self.take([model])
+
+    def line_of(self, model: int, kept: HostArray) -> HostArray:
+        """Return what is kept for each parameter of a model as a network of it alone would keep it, (1, n_params).
+
+        kept   (n_models, n_params) of this stack
+        """
+        member = self.members[model]
+        layout = ParameterLayout(member.architecture.sizes, member.architecture.normalisation)
+        line = np.zeros((1, layout.n_params), kept.dtype)
+        own = layout.of_model(line[0], layout.sizes, False)
+        for x, out in zip(self._tensors_in(kept, model), own, strict=True):
+            out[...] = x
+        return line
 
     def _tensors(self, model: int) -> list[Array]:
         """Return views of all that a model knows, in its own sizes: W by layer, b by layer, and what normalises."""
@@ -424,11 +440,8 @@ class Network:
         self._put(X, ws.batch.a0[0])
         feedforward(self.backend, ws)
 
-    def _workspace(self, batch: int, in_place: bool = False, backward: bool = False) -> Workspace:
-        p = self.parameters
-        return Workspace(
-            self.backend, self.architecture, p, batch, in_place=in_place, backward=backward, runs=self.runs
-        )
+    def _workspace(self, batch: int, **options: Any) -> Workspace:
+        return Workspace(self.backend, self.architecture, self.parameters, batch, runs=self.runs, **options)
 
     def cost_of(self, X: Any, Y: Any, sample_weight: Any = None) -> HostArray:
         """Return each model's mean cost (n_models,) without penalties.
@@ -471,14 +484,14 @@ class Network:
 
     def _backpropagate(self, X: HostArray, targets: Targets, per_sample: bool) -> Gradients:
         backend, p = self.backend, self.parameters
-        ws = self._workspace(len(X), backward=True)
+        ws = self._workspace(len(X), backward=True, n_codes=targets.n_codes)
         grad = Parameters(backend, p.layout, self.n_models, "the gradients")
         tally = Tally(backend.empty((4, self.n_models), np.float64))
         clock = backend.empty((3,), np.int64)
         for table in (tally.values, clock):
             backend.fill(table, 0)
         self._put(X, ws.batch.a0[0])
-        self._put(targets.rows(backend.asarray), ws.batch.y[0])
+        self._put(targets.rows(backend.asarray), ws.batch.y)
         backend.fill(ws.batch.row_weight, 1)
         backend.fill(ws.batch.scale, 1)
         feedforward_to_output(backend, ws)
@@ -528,7 +541,15 @@ class Network:
 
     def _check(self, X: Any, Y: Any) -> tuple[HostArray, Targets]:
         X = self._inputs(X)
-        return X, check_targets(bring(Y, "Y", self.backend), len(X), self.architecture, self.dtype)
+        return X, self.check_targets(Y, len(X))
+
+    def check_targets(self, Y: Any, n_rows: int, name: str = "Y") -> Targets:
+        """Return the targets of `n_rows` examples as the costs of the models want them.
+
+        Raises   ShapeError, DataError; ConfigurationError where models smooth differently what are no labels
+        """
+        targets = check_targets(bring(Y, name, self.backend), n_rows, self.architecture, self.dtype, name)
+        return targets.of_costs([member.architecture.cost for member in self.members])
 
     def __repr__(self) -> str:
         stack = f"{self.n_models} models " if self.n_models > 1 else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from gpumlp.errors import DataError, ShapeError
+from gpumlp.errors import ConfigurationError, DataError, ShapeError
 from gpumlp.formulas.costs import Cost
 from gpumlp.network.architecture import Architecture
 from gpumlp.shapes import HostArray, as_numeric, expect, is_on_device
@@ -19,7 +19,7 @@ class Targets:
     """Targets of a data set, on the host or where the user has them; codes on the host.
 
     Y               (n_rows, n_out) numbers, or (n_rows,) labels if `codes` is given
-    codes           (n_classes, n_out) the target of each label, or None
+    codes           (n_classes, n_out) the target of each label, or (n_models, n_classes, n_out); or None
     counts_hits     whether they name classes, so that a share of right answers means something
     threshold       what a single output must reach for the class 1; None with several outputs
     """
@@ -29,11 +29,40 @@ class Targets:
     counts_hits: bool
     threshold: float | None
 
+    def arrays(self, name: str) -> dict[str, Any]:
+        """Return what these are made of, by name: rows, and what their labels stand for."""
+        return {name: self.Y, f"{name} by label": self.codes}
+
     def rows(self, asarray: Callable[[HostArray], Any]) -> Any:
-        """Return the target of each row, (n_rows, n_out); `asarray` brings the codes to where the labels are."""
+        """Return the target of each row, (n_rows, n_out), or (n_models, n_rows, n_out) where codes differ.
+
+        asarray   brings the codes to where the labels are
+        """
         if self.codes is None:
             return self.Y
-        return (asarray(self.codes) if is_on_device(self.Y) else self.codes)[self.Y]
+        return (asarray(self.codes) if is_on_device(self.Y) else self.codes)[..., self.Y, :]
+
+    @property
+    def n_codes(self) -> int:
+        """1 if a label means the same target to all models, else n_models."""
+        return 1 if self.codes is None or self.codes.ndim == 2 else len(self.codes)
+
+    def take(self, models: HostArray) -> Targets:
+        """Return the targets of some models of a stack, by their places."""
+        return self if self.n_codes == 1 or self.codes is None else replace(self, codes=self.codes[models])
+
+    def of_costs(self, costs: Sequence[Cost]) -> Targets:
+        """Return these targets for models of these costs, which may differ in their label smoothing.
+
+        Raises   ConfigurationError where they do and the targets are no labels
+        """
+        if len({cost.label_smoothing for cost in costs}) == 1:
+            return self
+        if self.codes is None:
+            raise ConfigurationError(
+                "the models of this stack differ in label_smoothing, which needs Y as labels, one for each example"
+            )
+        return replace(self, codes=label_codes(costs, self.codes.shape[-1], self.codes.dtype))
 
 
 def check_inputs(X: Any, net: Architecture, name: str = "X") -> HostArray:
@@ -82,9 +111,12 @@ def _labels(labels: Any, n_out: int, cost: Cost, dtype: Any, name: str) -> Targe
             f"{name} holds values from {lowest:g} to {highest:g}; expected labels 0 to {n_out - 1}, one for "
             f"each of the {n_out} outputs, or an array (n_samples, {n_out})"
         )
-    right, wrong = cost.labels
-    codes = np.where(np.eye(n_out, dtype=bool), right, wrong)
-    return Targets(whole, smooth(codes, cost).astype(dtype), counts_hits=True, threshold=None)
+    return Targets(whole, label_codes([cost], n_out, dtype)[0], counts_hits=True, threshold=None)
+
+
+def label_codes(costs: Sequence[Cost], n_out: int, dtype: Any) -> HostArray:
+    """Return the target that each label has under each cost, (n_costs, n_classes, n_out)."""
+    return np.stack([smooth(np.where(np.eye(n_out, dtype=bool), *c.labels), c).astype(dtype) for c in costs])
 
 
 def _numbers(Y: Any, net: Architecture, dtype: Any, name: str) -> Targets:

@@ -17,6 +17,7 @@ from gpumlp.backends.protocol import (
     LayerActivation,
     Normalisation,
     PerModel,
+    Rates,
     StepNumbers,
 )
 from gpumlp.formulas.activations import reads_z
@@ -24,6 +25,7 @@ from gpumlp.formulas.normalisation import LAYER
 from gpumlp.network.architecture import Architecture
 from gpumlp.network.members import Run
 from gpumlp.network.parameters import Parameters
+from gpumlp.randomness.streams import dropout_threshold
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Workspace:
 
     n_inputs   1 if all models see the same rows, else n_models
     n_weights  1 if all models give their rows the same weights, else n_models
+    n_codes    1 if a label means the same target to all models, else n_models
     in_place   u and a of a hidden layer share a buffer where f' does not read u: saves memory while training
     backward   whether there are buffers for deltas, too, and a batch is normalised with its own statistics; else with
                the running ones of p
@@ -76,6 +79,7 @@ class Workspace:
         batch: int,
         n_inputs: int = 1,
         n_weights: int = 1,
+        n_codes: int = 1,
         in_place: bool = False,
         backward: bool = False,
         numbers: StepNumbers | None = None,
@@ -85,7 +89,7 @@ class Workspace:
         self.architecture, self.p = architecture, p
         self.batch = Batch(
             a0=empty((n_inputs, batch, sizes[0]), what="the inputs of a batch"),
-            y=empty((n_inputs, batch, sizes[-1]), what="the targets of a batch"),
+            y=empty((max(n_inputs, n_codes), batch, sizes[-1]), what="the targets of a batch"),
             row_weight=empty((max(n_inputs, n_weights), batch)),
             scale=empty((max(n_inputs, n_weights),), np.float64),
         )
@@ -155,7 +159,7 @@ def padded_activations(
     for l, (f, n) in enumerate(zip(architecture.activations, architecture.sizes[1:], strict=True)):
         of_runs = [run.architecture.activations[l] for run in runs]
         widths = [run.architecture.sizes[l + 1] for run in runs]
-        different = tuple(dict.fromkeys(of_runs))
+        different = tuple(sorted(dict.fromkeys(of_runs), key=lambda f: f.name))  # whatever the order: one kernel
         if different == (f,) and set(widths) == {n}:
             found.append(f)
         else:
@@ -211,9 +215,17 @@ def build_dropout(
         else:
             shape = len(of_models), batch, n
             mask = backend.empty(shape, np.bool_, "a dropout mask") if backend.keeps_masks else None
-            differing = tuple(of_models) if len(set(of_models)) > 1 else None
-            found.append(Dropout(layer, max(of_models), backend.asarray(keys), clock, mask, differing))
+            differ = backend.pads_models and len(set(of_models)) > 1
+            of_each = build_rates(backend, of_models) if differ else None
+            found.append(Dropout(layer, max(of_models), backend.asarray(keys), clock, mask, of_each))
     return [*found, None]
+
+
+def build_rates(backend: Backend, rates: Sequence[float]) -> Rates:
+    """Return the dropout of a layer in which models have these rates."""
+    thresholds = np.array([dropout_threshold(rate) for rate in rates], np.uint32)
+    scales = np.array([(1 / (1 - rate), 1 - rate) for rate in rates], backend.dtype)
+    return Rates(backend.asarray(thresholds), backend.asarray(scales))
 
 
 def dropout_of(part: Part, dropout: Sequence[Dropout | None] | None) -> list[Dropout | None]:

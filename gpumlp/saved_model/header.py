@@ -12,6 +12,7 @@ from gpumlp.formulas.costs import COSTS, Cost
 from gpumlp.formulas.term import record
 from gpumlp.network.initialisers import initialiser_name
 from gpumlp.network.network import Network
+from gpumlp.saved_model.files import unreadable
 from gpumlp.shapes import HostArray
 
 if TYPE_CHECKING:
@@ -66,13 +67,15 @@ def read_header(text: bytes | str, place: str, path: Path) -> dict[str, Any]:
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: {place} cannot be read ({error}); save the model again") from error
+        raise unreadable(path, place, error) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ModelFileError(f"{path} is no gpumlp model: its header does not say so")
+        raise ModelFileError(
+            f"{path} is no gpumlp model: its header does not say so; write one with `gpumlp train --save`"
+        )
     version = header.get("version")
     if not isinstance(version, int) or version > VERSION or version < 1:
         raise ModelFileError(
-            f"{path} has format version {version}, gpumlp {own_version()} reads versions up to {VERSION}; "
+            f"{path} has format version {version!r}, gpumlp {own_version()} reads versions up to {VERSION}; "
             f"it was written by gpumlp {header.get('written_by')}, install that or a newer one"
         )
     return header

@@ -8,9 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpumlp.data import Standardiser
-from gpumlp.errors import ConfigurationError, GpumlpError, ModelFileError
+from gpumlp.data.files import listed, one_line, shortened
+from gpumlp.data.limits import LARGER, expect_room
+from gpumlp.errors import ConfigurationError, DataError, GpumlpError, ModelFileError, readable_bytes
 from gpumlp.network.network import Network
 from gpumlp.network.parameters import ParameterLayout
+from gpumlp.saved_model.files import expect_model_file
 from gpumlp.saved_model.model import SavedModel
 from gpumlp.saved_model.npz import DAMAGE, NpzFile
 from gpumlp.shapes import HostArray
@@ -46,6 +49,7 @@ def load(path: str | Path, backend: str | None = "auto", device: str | None = No
     """
     path = Path(path)
     try:
+        expect_model_file(path)
         with NpzFile(path) as file:
             return restore(file, backend, device)
     except GpumlpError:
@@ -53,7 +57,7 @@ def load(path: str | Path, backend: str | None = "auto", device: str | None = No
     except OSError as error:
         raise ModelFileError(f"cannot read model {path}: {error.strerror or error}; check the path") from error
     except DAMAGE as error:
-        raise ModelFileError(f"{path} is no gpumlp model, or is damaged ({error}); save it again") from error
+        raise ModelFileError(f"{path} is no gpumlp model, or is damaged ({one_line(error)}); save it again") from error
 
 
 def restore(file: TensorFile, backend: str | None, device: str | None) -> SavedModel:
@@ -82,7 +86,14 @@ def _check_size(file: TensorFile, header: dict[str, Any]) -> None:
         return  # `_build_network` says what is wrong with it
     held = file.n_bytes()
     if claimed > held:
-        raise ModelFileError(f"{file.path}: the header claims {claimed} bytes of parameters, the file holds {held}")
+        raise ModelFileError(
+            f"{file.path}: the header claims {readable_bytes(claimed)} of parameters, the file holds at most "
+            f"{readable_bytes(held)}; it is damaged or forged, save the model again"
+        )
+    try:
+        expect_room(claimed, "the parameters", LARGER)
+    except DataError as error:
+        raise ModelFileError(f"{file.path}: {error}") from error
 
 
 def _build_network(file: TensorFile, header: dict[str, Any], backend: str | None, device: str | None) -> Network:
@@ -111,8 +122,10 @@ def _build_network(file: TensorFile, header: dict[str, Any], backend: str | None
             f"{file.path}: {file.place} has no entry {error}; it is damaged, save the model again"
         ) from error
     except (TypeError, ValueError, MemoryError, OverflowError, RecursionError) as error:
-        advice = "; register your own definitions before loading" if "unknown" in str(error) else ""
-        raise ModelFileError(f"{file.path}: {file.place} describes no network: {error}{advice}") from error
+        advice = "register your own definitions before loading" if "unknown" in str(error) else "save the model again"
+        raise ModelFileError(
+            f"{file.path}: {file.place} describes no network: {shortened(str(error), 300)}; {advice}"
+        ) from error
 
 
 def _unknown_initialiser(generator: Any, n_out: int, n_in: int) -> Any:
@@ -136,12 +149,20 @@ def _read_arrays(file: TensorFile, header: dict[str, Any], net: Network) -> dict
     found = file.names()
     if found != set(expected):
         missing, surplus = sorted(set(expected) - found), sorted(found - set(expected))
-        raise ModelFileError(f"{file.path}: arrays missing {missing}, not expected {surplus}; it is damaged or forged")
+        raise ModelFileError(
+            f"{file.path}: arrays missing [{quoted(missing)}], not expected [{quoted(surplus)}]; "
+            "it is damaged or forged"
+        )
     arrays = {name: file.read(name, *what) for name, what in expected.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ModelFileError(f"{file.path}: array {name} holds values that are not finite; train the model again")
     return arrays
+
+
+def quoted(names: list[str]) -> str:
+    """List the names of arrays, the first few of many."""
+    return listed(repr(shortened(name)) for name in names)
 
 
 def _furnish(file: TensorFile, header: dict[str, Any], net: Network, arrays: dict[str, HostArray]) -> SavedModel:
@@ -153,9 +174,13 @@ def _furnish(file: TensorFile, header: dict[str, Any], net: Network, arrays: dic
     for key, several in (("feature_names", names), ("classes", classes)):
         plain = isinstance(several, list) and all(isinstance(value, str | int | float) for value in several)
         if several is not None and not plain:
-            raise ModelFileError(f"{path}: {key} are {several!r}, expected a list of plain values; it is damaged")
+            raise ModelFileError(
+                f"{path}: {key} are {shortened(repr(several))}, expected a list of plain values; it is damaged"
+            )
     if names is not None and len(names) != net.sizes[0]:
         raise ModelFileError(f"{path}: {len(names)} feature names for {net.sizes[0]} features; it is damaged")
+    if classes is not None and len(set(classes)) != len(classes):
+        raise ModelFileError(f"{path}: classes are {shortened(repr(classes))}, expected distinct ones; it is damaged")
     if classes is not None and len(classes) != (n_out if n_out > 1 else 2):
         raise ModelFileError(f"{path}: {len(classes)} classes for {n_out} outputs; it is damaged")
     target_name = header.get("target_name")

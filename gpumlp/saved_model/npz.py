@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,15 +15,29 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.data.limits import DEFLATED
 from gpumlp.errors import GpumlpError, ModelFileError
+from gpumlp.saved_model.files import unreadable
 from gpumlp.saved_model.header import MAX_HEADER, read_header
 from gpumlp.shapes import HostArray
 
 NPY: Any = np.lib.format  # older NumPys do not tell its types
 
 HEADER = "header.json"
-# what zipfile raises for an archive that is damaged, RuntimeError where a flipped bit says that it is encrypted
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError)
+# what zipfile and NumPy raise for a damaged archive, RuntimeError where a flipped bit says that it is encrypted
+DAMAGE: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def as_npz(header: dict[str, Any], arrays: dict[str, HostArray]) -> bytes:
@@ -68,7 +85,7 @@ class NpzFile:
         try:
             text = self.archive.read(HEADER)
         except DAMAGE as error:
-            raise ModelFileError(f"{self.path}: {HEADER} cannot be read ({error}); save the model again") from error
+            raise unreadable(self.path, HEADER, error) from error
         return read_header(text, HEADER, self.path)
 
     def names(self) -> set[str]:
@@ -77,7 +94,8 @@ class NpzFile:
 
     def n_bytes(self) -> int:
         """Return how many bytes the arrays take at most, unpacked."""
-        return sum(member.file_size for member in self.archive.infolist())
+        claimed = sum(member.file_size for member in self.archive.infolist())
+        return min(claimed, DEFLATED * self.path.stat().st_size)
 
     def read(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostArray:
         """Return an array; its own header is checked before its values are read."""
@@ -92,7 +110,7 @@ class NpzFile:
         except GpumlpError:
             raise
         except DAMAGE as error:
-            raise ModelFileError(f"{self.path}: array {name} cannot be read ({error}); save the model again") from error
+            raise unreadable(self.path, f"array {name}", error) from error
         return array
 
 

@@ -41,6 +41,26 @@ class History:
         """Add an epoch."""
         self._epochs.append(_Epoch(report.epoch, report.values, report.seconds, report.samples_per_second))
 
+    def state(self) -> dict[str, Any]:
+        """Return all of it for a checkpoint: plain values and arrays."""
+        return {
+            "stopped": {str(model): why for model, why in self.stopped.items()},
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+            "samples_per_second": self.samples_per_second,
+            "names": self.names,
+            "values": [self[name] for name in self.names],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what `state` was returned of."""
+        self.stopped = {int(model): why for model, why in state["stopped"].items()}
+        columns = [state[name].tolist() for name in ("epochs", "seconds", "samples_per_second")]
+        self._epochs = [
+            _Epoch(epoch, {name: of[i] for name, of in zip(state["names"], state["values"], strict=True)}, *speed)
+            for i, (epoch, *speed) in enumerate(zip(*columns, strict=True))
+        ]
+
     def __len__(self) -> int:
         return len(self._epochs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,12 @@ from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.network.parameters import ParameterLayout
 
-# what each number may be: (lowest, whether it may be the lowest itself, below)
-LIMITS = {
+# what each number may be: (lowest, whether it may be the lowest itself, below; None: up to infinity itself)
+LIMITS: dict[str, tuple[float, bool, float | None]] = {
     "learning_rate": (0.0, True, np.inf),
     "l1": (0.0, True, np.inf),
     "l2": (0.0, True, np.inf),
-    "clip_norm": (0.0, False, np.inf),
+    "clip_norm": (0.0, False, None),  # infinity, which limits nothing, may stand beside models with a limit
     "momentum": (0.0, True, 1.0 + 1e-12),
     "beta1": (0.0, True, 1.0),
     "beta2": (0.0, True, 1.0),
@@ -72,6 +73,14 @@ class HyperTable:
             self.values[name][1] = 0
         self.base_rate = self.values["eta"].copy()
 
+    def take(self, models: Any) -> HyperTable:
+        """Return the table of some models, by their places."""
+        part = copy(self)
+        part.values = {name: value[:, models].copy() for name, value in self.values.items()}
+        part.base_rate = self.base_rate[:, models]
+        part.clip_norm = None if self.clip_norm is None else self.clip_norm[models]
+        return part
+
     def scale_rate(self, factor: Any) -> None:
         """Set the learning rate to its first value times `factor` (n_models,)."""
         self.values["eta"][:] = self.base_rate * factor
@@ -88,11 +97,12 @@ def per_model(name: str, value: Any, n_models: int) -> Any:
             f"{name} has shape {array.shape}; expected a number, or one for each of {n_models} models"
         )
     low, closed, high = LIMITS.get(name, (-np.inf, False, np.inf))
-    wrong = ~(np.isfinite(array) & ((array >= low) if closed else (array > low)) & (array < high))
+    fits = (array >= low) if closed else (array > low)
+    wrong = ~fits if high is None else ~(fits & (array < high))
     if wrong.any():
         bad = array[wrong].flat[0]
         raise ConfigurationError(
             f"{name}={bad:g}: expected a number {'of at least' if closed else 'above'} {low:g}"
-            + (f" and below {high:g}" if np.isfinite(high) else "")
+            + (f" and below {high:g}" if high is not None and np.isfinite(high) else "")
         )
     return np.ascontiguousarray(np.broadcast_to(array, (n_models,)))

@@ -17,6 +17,7 @@ from gpumlp.network.evaluation import Evaluation
 from gpumlp.network.members import Member
 from gpumlp.network.network import Network
 from gpumlp.network.targets import Targets
+from gpumlp.training.active import Active
 from gpumlp.training.trainer import Steps, Trainer, TrainingSet, WeightCopy
 
 # what is in a part, by how the uses of its arrays begin
@@ -126,8 +127,9 @@ def plan_memory(
             p = net.parameters
             Evaluation(there, net.architecture, p, held_out.X, held_out.targets, runs=net.runs).step()
     with ledger.under("kept parameters"):
+        active = Active(trainer)
         for _ in range(kept):
-            WeightCopy(net)
+            WeightCopy(net, lambda: active)
     if name == "cuda":
         ledger.add("cuBLAS", cublas_bytes())
     return MemoryPlan(name, _by_part(ledger))

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from gpumlp.atomic import replacing
 from gpumlp.errors import ConfigurationError, unknown_name
+from gpumlp.network.network import Network
+from gpumlp.training.differences import expect_same
 
 PerModel = NDArray[Any]
 
@@ -29,7 +31,9 @@ class RunInfo:
     """What is known before the first step of a `fit`.
 
     first_epoch   epochs done before, since the last reset
+    epochs_done   epochs of this `fit` that are done already, where it goes on from a checkpoint
     keeper        keeper() -> WeightKeeper: a place for one copy of all weights
+    network       network() -> Network: the models with their present weights, to look at
     """
 
     n_models: int
@@ -41,6 +45,8 @@ class RunInfo:
     batch: int
     device: str
     keeper: Callable[[], WeightKeeper]
+    network: Callable[[], Network]
+    epochs_done: int = 0
 
 
 class WeightKeeper(Protocol):
@@ -54,6 +60,18 @@ class WeightKeeper(Protocol):
         """Give the kept weights back to these models."""
         ...
 
+    def kept(self) -> PerModel:
+        """Return what is kept, (n_models, n) on the host; it may be the same memory."""
+        ...
+
+    def keep(self, weights: PerModel) -> None:
+        """Keep what `kept` has returned of another keeper of this network."""
+        ...
+
+
+class OfEachModel(list[Any]):
+    """What each model of a stack has of its own."""
+
 
 @dataclass(frozen=True)
 class EpochReport:
@@ -65,7 +83,8 @@ class EpochReport:
                  monitors add; NaN for models that are stopped
     active       (n_models,) bool: the models that were trained in this epoch
     seconds      time of the epoch without evaluation and monitors
-    predictions  predictions() -> (Y, outputs (n_models, n_samples, out)) of the validation set
+    predictions  predictions() -> (Y, outputs (n_models, n_samples, out)) of the validation set; where each model has
+                 rows of its own, both OfEachModel: with (n_samples, ...) of them for each model
     """
 
     epoch: int
@@ -110,6 +129,16 @@ class Monitor:
     def training_ended(self) -> None:
         """After the last epoch, also after an error or Ctrl-C."""
 
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint is to hold of this monitor: plain values and arrays, {} if it remembers nothing."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, after `training_began`; moments before the checkpoint are not told again.
+
+        Raises   CheckpointError if it comes from a monitor with other options
+        """
+
 
 def is_better(value: PerModel, best: PerModel, name: str, mode: str | None, margin: float = 0.0) -> PerModel:
     """Tell for each model whether `value` improves on `best` by more than `margin`; NaN never does."""
@@ -144,9 +173,9 @@ class Metric(Monitor):
     def compute(self, report: EpochReport) -> PerModel:
         """Return the metric of each model that was trained, NaN for the others."""
         Y, outputs = report.predictions()
-        return np.array(
-            [float(self.function(Y, out)) if on else np.nan for out, on in zip(outputs, report.active, strict=True)]
-        )
+        targets = Y if isinstance(Y, OfEachModel) else [Y] * len(outputs)
+        each = zip(targets, outputs, report.active, strict=True)
+        return np.array([float(self.function(y, out)) if on else np.nan for y, out, on in each])
 
 
 class _Watcher(Monitor):
@@ -163,6 +192,22 @@ class _Watcher(Monitor):
     def training_began(self, run: RunInfo) -> None:
         self._keeper = run.keeper()
         self.best = self.best_epoch = None
+
+    def state(self) -> dict[str, Any]:
+        assert self._keeper is not None
+        kept = None if self.best is None else self._keeper.kept()
+        return {"options": self.options(), "best": self.best, "best_epoch": self.best_epoch, "weights": kept}
+
+    def options(self) -> dict[str, Any]:
+        """Return what must not change between a checkpoint and the training that goes on from it."""
+        return {"metric": self.metric, "mode": self.mode, "min_delta": self.min_delta}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        assert self._keeper is not None
+        expect_same(type(self).__name__, state["options"], self.options())
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        if self.best is not None:
+            self._keeper.keep(state["weights"])
 
     def watch(self, report: EpochReport) -> PerModel:
         """Note the models that are better than ever, keep their weights, and return which they are."""
@@ -231,6 +276,16 @@ class EarlyStopping(_Watcher):
         super().training_began(run)
         self._waited = np.zeros(run.n_models, int)
 
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"waited": self._waited}
+
+    def options(self) -> dict[str, Any]:
+        return super().options() | {"patience": self.patience, "restore_best": self.restore_best}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self._waited = state["waited"]
+
     def epoch_ended(self, report: EpochReport) -> Stop | None:
         assert self._waited is not None
         better = self.watch(report)
@@ -246,7 +301,10 @@ class EarlyStopping(_Watcher):
 
 
 class _Log(Monitor, ABC):
-    """Writes a line for each epoch and model that was trained, at once, so that a run that dies leaves its lines."""
+    """Writes a line for each epoch and model that was trained, at once, so that a run that dies leaves its lines.
+
+    One that goes on from a checkpoint takes away the lines of epochs that are trained again.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -254,8 +312,10 @@ class _Log(Monitor, ABC):
         self._model_ids: tuple[int, ...] = ()
 
     def training_began(self, run: RunInfo) -> None:
-        mode = "a" if run.first_epoch else "w"
-        self._file = self.path.open(mode, encoding="utf-8", newline="")
+        done = run.first_epoch + run.epochs_done
+        if run.epochs_done and self.path.exists():
+            self._cut(done)
+        self._file = self.path.open("a" if done else "w", encoding="utf-8", newline="")
         self._model_ids = run.model_ids
 
     def epoch_ended(self, report: EpochReport) -> None:
@@ -273,6 +333,16 @@ class _Log(Monitor, ABC):
                     }
                 )
         self._file.flush()
+
+    def _cut(self, last_epoch: int) -> None:
+        """Take away what was written after an epoch, and a last line that is not whole."""
+        whole = [line for line in self.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        with replacing(self.path) as file:
+            file.writelines(line for line in whole if self.epoch_of(line.decode()) <= last_epoch)
+
+    @abstractmethod
+    def epoch_of(self, line: str) -> int:
+        """Return the number of the epoch that a line is about, 0 for a header."""
 
     @abstractmethod
     def write(self, line: dict[str, float]) -> None:
@@ -293,6 +363,10 @@ class CsvLog(_Log):
         if self.path.stat().st_size:
             with self.path.open(encoding="utf-8", newline="") as file:
                 self._columns = next(csv.reader(file))
+
+    def epoch_of(self, line: str) -> int:
+        number = line.partition(",")[0]  # the first column
+        return 0 if number == "epoch" else int(number)
 
     def write(self, line: dict[str, float]) -> None:
         """Write one line, the header before the first."""
@@ -318,6 +392,9 @@ class CsvLog(_Log):
 
 class JsonLinesLog(_Log):
     """Writes a JSON object a line; NaN becomes null. A `fit` that goes on appends to it."""
+
+    def epoch_of(self, line: str) -> int:
+        return int(json.loads(line)["epoch"])
 
     def write(self, line: dict[str, float]) -> None:
         """Write one line."""

@@ -41,10 +41,14 @@ class ProgressBar(Monitor):
             console=console,
             auto_refresh=False,
         )
-        self._steps, self._epochs_done = run.n_steps, 0
-        last = run.first_epoch + run.epochs
+        self._steps, self._epochs_done = run.n_steps, run.epochs_done
         self._task = self._progress.add_task(
-            "training", total=run.epochs * run.n_steps, epoch=run.first_epoch, last=last, numbers=""
+            "training",
+            total=run.epochs * run.n_steps,
+            completed=run.epochs_done * run.n_steps,
+            epoch=run.first_epoch + run.epochs_done,
+            last=run.first_epoch + run.epochs,
+            numbers="",
         )
         self._progress.start()
 

@@ -6,7 +6,8 @@ A schedule is a function of time, computed for all steps of an epoch at once; Re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from math import pi
 from typing import Any
 
@@ -115,11 +116,24 @@ class ReduceOnPlateau:
         self.threshold, self.floor, self.mode = threshold, floor, mode
         self.reset()
 
+    def options(self) -> dict[str, Any]:
+        """Return what it was made with, by name."""
+        names = ("metric", "factor", "patience", "threshold", "floor", "mode")
+        return {name: getattr(self, name) for name in names}
+
     def reset(self) -> None:
         """Forget what was seen."""
         self._best: Any = None
         self._waited: Any = None
         self._scale: Any = None
+
+    def state(self) -> dict[str, Any]:
+        """Return what was seen, for a checkpoint: arrays, or None each."""
+        return {"best": self._best, "waited": self._waited, "scale": self._scale}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._best, self._waited, self._scale = state["best"], state["waited"], state["scale"]
 
     def after_epoch(self, report: EpochReport) -> NDArray[np.float64]:
         """Return what each model's learning rate is multiplied with from now on, (n_models,)."""
@@ -145,3 +159,62 @@ for _maker in (constant, step, exponential, inverse_scaling, cosine, one_cycle, 
 def get_schedule(given: str | Schedule | ReduceOnPlateau | None) -> Schedule | ReduceOnPlateau:
     """Return the schedule of a name such as "step" or "step(every=5)", or a schedule itself; None is constant."""
     return constant() if given is None else SCHEDULES.get(given)
+
+
+class Schedules:
+    """The schedules of a stack: one for all models, or one for each.
+
+    given      as of Trainer
+    of_models  one, or one for each model; look_at_results: whether one of them does
+    Raises     ConfigurationError, UnknownName
+    """
+
+    def __init__(self, given: Any, n_models: int) -> None:
+        self.is_one = not isinstance(given, list | tuple)
+        several = [given] if self.is_one else given
+        if len(several) not in (1, n_models):
+            raise ConfigurationError(f"{len(several)} schedules for {n_models} models; give one, or one for each model")
+        found = [get_schedule(each) for each in several]
+        self.look_at_results = any(isinstance(schedule, ReduceOnPlateau) for schedule in found)
+        # one that looks at results belongs to one trainer
+        self.of_models = tuple(copy(s) if isinstance(s, ReduceOnPlateau) else s for s in found)
+
+    def take(self, models: Any) -> Schedules:
+        """Return the schedules of some models, by their places; what has been seen of results is shared."""
+        part = copy(self)
+        if len(self.of_models) > 1:
+            part.of_models = tuple(self.of_models[m] for m in models)
+        return part
+
+    def reset(self) -> None:
+        """Forget what was seen of results."""
+        for schedule in self.of_models:
+            if isinstance(schedule, ReduceOnPlateau):
+                schedule.reset()
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return what was seen of results, for a checkpoint."""
+        return [schedule.state() for schedule in self.of_models if isinstance(schedule, ReduceOnPlateau)]
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        """Go on from what `state` returned."""
+        looking = [schedule for schedule in self.of_models if isinstance(schedule, ReduceOnPlateau)]
+        for schedule, seen in zip(looking, state, strict=True):
+            schedule.restore(seen)
+
+    def factors(self, first_step: int, epoch: int, n_steps: int, last_epoch: int) -> Times:
+        """Return the factor of each step of an epoch, (n_steps, 1 or n_models); 1 where results alone matter."""
+        plan = (first_step, epoch, n_steps, last_epoch)
+        different = {id(s): s for s in self.of_models}  # many models may share one
+        of = {key: s.factors(*plan) if isinstance(s, Schedule) else np.ones(n_steps) for key, s in different.items()}
+        return np.stack([of[id(s)] for s in self.of_models], axis=1)
+
+    def after_epoch(self, report: EpochReport) -> NDArray[np.float64]:
+        """Return what each model's learning rate is multiplied with from now on, as far as results matter."""
+        scale = np.ones(len(report.active))
+        for m, schedule in enumerate(self.of_models):
+            if isinstance(schedule, ReduceOnPlateau):
+                models = slice(None) if len(self.of_models) == 1 else slice(m, m + 1)
+                values = {schedule.metric: report.metric(schedule.metric)[models]}
+                scale[models] = schedule.after_epoch(replace(report, values=values, active=report.active[models]))
+        return scale

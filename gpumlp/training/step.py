@@ -36,7 +36,6 @@ class TrainingStep:
         steps_per_launch: int = 1,
     ) -> None:
         backend, architecture, p = net.backend, net.architecture, net.parameters
-        n_inputs = 1 if source.keys is None else len(source.keys)
         n_weights = 1 if source.sample_weight is None else len(source.sample_weight)
         rows = source.part or source.batch
         ws = Workspace(
@@ -44,8 +43,9 @@ class TrainingStep:
             architecture,
             p,
             rows,
-            n_inputs,
+            source.n_orders,
             n_weights,
+            source.n_codes,
             in_place=True,
             backward=True,
             numbers=numbers,
@@ -75,12 +75,8 @@ class TrainingStep:
                 backend.gradient_norm(grad.theta[:, begin:end], clip_norm, numbers, tensors)
             backend.update(numbers, p.theta, grad.theta, state, hyper.bounds, clock, source.batch)
 
-        def several() -> None:
-            for _ in range(steps_per_launch):
-                step()
-
         self.captured, self._n = backend.capture(step), steps_per_launch
-        self.together = self.captured if steps_per_launch == 1 else backend.capture(several)
+        self.together = self.captured if steps_per_launch == 1 else backend.capture(step, steps_per_launch)
 
     def __call__(self, left: int = 1) -> int:
         """Perform the next step, or the next few of `left` that there are; return how many."""

@@ -23,7 +23,7 @@ from gpumlp.network.network import Network
 from gpumlp.network.targets import check_inputs
 from gpumlp.shapes import expect, is_on_device
 from gpumlp.training.choice import Choice, choose
-from gpumlp.training.trainer import Steps, Trainer, TrainingSet, build_numbers, check_training_set
+from gpumlp.training.trainer import Steps, Trainer, TrainingSet, check_training_set
 from gpumlp.training.trials import Trial, measure
 
 log = logging.getLogger("gpumlp")
@@ -217,7 +217,7 @@ class _StepTrial:
         source = replace(place.source, batch=self.batch_size)
         clock = backend.empty((3,), np.int64)
         backend.fill(clock, 0)
-        numbers = build_numbers(trainer.rule, trainer.hyper, place.net, trainer.penalty)
+        numbers = trainer.build_numbers()
         self._steps = Steps(trainer, source, place.data.targets, clock, numbers)
         self.launch = min(trainer.steps_per_launch, source.n_steps)
         self.examples_per_step = source.n_rows / source.n_steps

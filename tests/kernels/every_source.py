@@ -14,6 +14,14 @@ from gpumlp.formulas.update_rules import RULES
 
 REALS = ("float32", "float64")
 EXTRAS = ("clip", "l1", "l2")
+# the activations of models that differ in widths alone; of some models; of all; of all that leave no z
+MIXTURES = {
+    "widths": lambda f: f.name == "tanh",
+    "a few": lambda f: f.name in ("gelu", "relu", "tanh"),
+    "all": lambda f: True,
+    "all in place": lambda f: not reads_z(f),
+}
+DROPPING = ((False, False), (True, False), (True, True))  # whether there is dropout, and whether models differ in it
 LABELS = "int64"  # the dtype of labels, whatever the user's was
 
 
@@ -61,12 +69,23 @@ def _units():
     return [f for f in ACTIVATIONS.definitions() if not f.row_wise]
 
 
+def _layers():
+    """What the models of a layer may have: kinds, dropout, whether they are mixed, whether their dropout differs."""
+    for f, dropout in product(_units(), (False, True)):
+        yield (f,), dropout, False, False, (f"activation {f.name}", f"dropout {dropout}")
+    kinds = {name: tuple(f for f in _units() if is_one(f)) for name, is_one in MIXTURES.items()}
+    for name, (dropout, rates) in product(kinds, DROPPING):
+        parts = (f"mixed {name}", f"dropout {dropout}", f"rates {rates}")
+        yield kinds[name], dropout, True, rates, parts
+    yield kinds["widths"], True, False, True, ("mixed False", "dropout True", "rates True")
+
+
 def _bias_activation(real):
     # a layer has no z of its own only where the way back does not read it
-    for f, dropout, keeps_z in product(_units(), (False, True), (False, True)):
-        if keeps_z or not reads_z(f):
-            parts = (f"activation {f.name}", f"dropout {dropout}", f"keeps z {keeps_z}")
-            yield _make("bias_activation", (f, real, keeps_z, dropout), real, *parts)
+    for (kinds, dropout, mixed, rates, parts), keeps_z in product(_layers(), (False, True)):
+        if keeps_z or not any(map(reads_z, kinds)):
+            arguments = (kinds, real, keeps_z, dropout, mixed, rates)
+            yield _make("bias_activation", arguments, real, *parts, f"keeps z {keeps_z}")
 
 
 def _normalising(real):
@@ -81,8 +100,8 @@ def _normalising(real):
 
 
 def _hidden_delta(real):
-    for f, dropout in product(_units(), (False, True)):
-        yield _make("hidden_delta", (f, real, dropout), real, f"activation {f.name}", f"dropout {dropout}")
+    for kinds, dropout, mixed, rates, parts in _layers():
+        yield _make("hidden_delta", (kinds, real, dropout, mixed, rates), real, *parts)
 
 
 def _output_delta(real):

@@ -12,6 +12,8 @@ import sys
 import numpy as np
 
 import gpumlp
+from gpumlp.network.architecture import build_architecture
+from gpumlp.network.members import Member
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 PLACES = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
@@ -29,9 +31,18 @@ def train():
         (12, 33, 130, 132, 3), n_models=2, dropout=0.2, normalisation=["batch", "layer", "batch"], backend="cuda"
     )
     gpumlp.Trainer(normalised, batch_size=300).fit(X, labels, 2, validation=(X, labels))
+    mixed = gpumlp.Network.mixed(list(map(member, range(5))), backend="cuda")
+    gpumlp.Trainer(mixed, batch_size=300, clip_norm=1.0).fit(X, labels, 2, validation=(X, labels))
     wide = gpumlp.Network((12, 1028), backend="cuda", dtype="float64")
     gpumlp.Trainer(wide, "sgd", batch_size=40).fit(X[:70], np.arange(70), 2, validation=(X[:35], np.arange(35)))
     wide.predict(X[:5])
+
+
+def member(m):
+    """Return a model of a mixed stack."""
+    sizes, kinds = (12, 29 + m, 130 - 3 * m, 3), ["tanh", "gelu" if m % 2 else "relu"]
+    net = build_architecture(sizes, kinds, "softmax", "categorical_cross_entropy")
+    return Member(net, (0.0, m / 10), model_id=m)
 
 
 def is_clean(sanitizer, tool):

@@ -13,12 +13,6 @@ from gpumlp.network.members import Member
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "softplus", "leaky_relu(slope=0.2)")
 
 
-@pytest.fixture(autouse=True)
-def on_processors(backend):
-    if backend == "cuda":
-        pytest.skip("stacks of several sizes are not padded on cuda yet")
-
-
 def members_of(n, n_layers=2, seed=0, n_in=5, n_out=3, smoothing=False):
     """Return members that differ in all that may differ, some of them alike and side by side."""
     draw = np.random.default_rng(seed)

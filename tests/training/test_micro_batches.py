@@ -17,7 +17,18 @@ ROUNDING = {"float32": 1e-6, "float64": 1e-13}
 N = 23
 
 
-def fit(micro_batch, backend, dtype="float64", batch=10, epochs=3, weights=None, order=None, labels=False, **options):
+def fit(
+    micro_batch,
+    backend,
+    dtype="float64",
+    batch=10,
+    epochs=3,
+    weights=None,
+    order=None,
+    labels=False,
+    folds=None,
+    **options,
+):
     """Train three models and return all that a training gives, as arrays."""
     of_network = {k: options.pop(k) for k in ("dropout", "normalisation", "activation") if k in options}
     make = classifier if labels else network
@@ -25,7 +36,7 @@ def fit(micro_batch, backend, dtype="float64", batch=10, epochs=3, weights=None,
     options = {"optimizer": "momentum", "learning_rate": [0.01, 0.02, 0.03], **options}
     trainer = gpumlp.Trainer(net, batch_size=batch, micro_batch=micro_batch, **options)
     X, Y = labelled(N) if labels else data(N)
-    history = trainer.fit(X, Y, epochs, sample_weight=weights, order=order)
+    history = trainer.fit(X, Y, epochs, sample_weight=weights, order=order, folds=folds)
     values = {name: history[name] for name in history.names}
     return {"theta": theta(net), "steps": np.array(trainer.step_count), **values}
 
@@ -44,6 +55,7 @@ WAYS = {
     "an explicit order": {"order": np.array([np.random.default_rng(e).permutation(N) for e in range(3)])},
     "weights": {"weights": weights_of(1)},
     "weights of each model": {"weights": weights_of(3)},
+    "folds of their own": {"folds": gpumlp.Folds((np.arange(20), np.arange(3, 20), np.arange(9, 23)), (0, 2, 1))},
     "a sum": {"reduction": "sum", "learning_rate": 0.001},
     "a sum with weights and penalties": {
         "reduction": "sum",

@@ -412,3 +412,13 @@ def test_a_metric_whose_name_does_not_tell_needs_a_mode(backend):
         gpumlp.Trainer(network(backend=backend)).fit(
             *data(), monitors=[gpumlp.Metric("surprise", lambda Y, o: 1.0), gpumlp.KeepBest("surprise")], **options
         )
+
+
+def test_a_monitor_may_look_at_the_network_that_is_trained():
+    class Look(gpumlp.Monitor):
+        def training_began(self, run):
+            self.network = run.network()
+
+    look, net = Look(), gpumlp.Network([4, 3, 2], backend="numpy")
+    gpumlp.Trainer(net).fit(np.zeros((5, 4)), np.zeros(5, int), epochs=1, monitors=[look])
+    assert look.network is net

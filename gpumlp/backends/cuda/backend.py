@@ -28,15 +28,14 @@ from gpumlp.backends.protocol import (
     Dropout,
     LayerActivation,
     Normalisation,
+    PerModel,
     StepNumbers,
     Tally,
-    of_all,
 )
 from gpumlp.errors import DataError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.normalisation import LAYER
 from gpumlp.formulas.output_delta import OutputDelta
-from gpumlp.randomness.feistel import half_bits
 from gpumlp.randomness.streams import DROPOUT, dropout_threshold
 from gpumlp.shapes import is_on_device
 
@@ -79,6 +78,11 @@ class CudaBackend:
         """Return a new array of any content."""
         with self._device.session():
             return self._arena.empty(shape, self.dtype if dtype is None else dtype, what)
+
+    def free_bytes(self) -> int | None:
+        """Return how much of the device's memory is free for new arrays."""
+        with self._device.session():
+            return int(self._device.free_bytes()[0])
 
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         """Return `x` in rows order on this device: the same memory where it is already so."""
@@ -178,6 +182,8 @@ class CudaBackend:
             sample_weight=source.sample_weight,
             keys=source.keys,
             rows=source.rows,
+            fold=source.fold,
+            counts=source.counts,
             clock=clock,
             hyper=tables.get("hyper"),
             factors=tables.get("factors"),
@@ -185,17 +191,21 @@ class CudaBackend:
             group=group,
             mean=int(source.mean),
             penalties=_penalties(source, numbers),
-            half_bits=half_bits(source.n_rows),
             copy_blocks=copy_blocks,
             n_rows=source.n_rows,
+            n_places=source.n_places,
             in_features=in_features,
             n_out=batch.y.shape[2],
             batch=n_rows_of_batch,
             first=batch.first,
             whole=source.batch,
             n_orders=n_orders,
+            n_targets=len(batch.y),
+            n_codes=source.n_codes,
+            n_classes=0 if source.codes is None else source.codes.shape[-2],
             n_weights=n_weights,
             n_sample_weights=1 if source.sample_weight is None else len(source.sample_weight),
+            n_factors=1 if numbers is None else numbers.factors.shape[1],
             n_models=n_models,
             n_groups=n_groups,
             a0=batch.a0,
@@ -229,17 +239,19 @@ class CudaBackend:
         dropout: Dropout | None = None,
     ) -> None:
         """Set z = a_in W^T + b and a_out = f(z); z may be a_out itself."""
-        activation = of_all(activation)
         self.linear(a_in, W, z)
         n_models, batch, features = z.shape
         shape = {"n_models": n_models, "batch": batch}
-        if sources.is_softmax(activation):
+        mixing = Mixing.of(activation, dropout)
+        if sources.is_softmax(mixing.kinds[0]):
             threads, group, long_rows = self._row_shape(features)
             blocks = min(ceil_div(n_models * batch, threads // group), MAX_BLOCKS)
             module = sources.softmax(self.dtype, long_rows)
             self._launch(module, "softmax", blocks, threads, b=b, **shape, n_out=features, group=group, z=z, a=a_out)
             return
-        module = sources.bias_activation(activation, self.dtype, z is not a_out, dropout is not None)
+        module = sources.bias_activation(
+            mixing.kinds, self.dtype, z is not a_out, dropout is not None, mixing.mixed, mixing.rates
+        )
         self._launch(
             module,
             "bias_activation",
@@ -249,6 +261,7 @@ class CudaBackend:
             **shape,
             features=features,
             **self._mask_forward(dropout),
+            **mixing.tables,
             z=z,
             a=a_out,
         )
@@ -377,9 +390,9 @@ class CudaBackend:
         self._note(delta_next, W_next)
         self._gemm.backward(delta_next, W_next, delta)
         n_models, batch, features = delta.shape
-        tiles = self._tiles(batch, features)
+        tiles, mixing = self._tiles(batch, features), Mixing.of(activation, dropout)
         self._launch(
-            sources.hidden_delta(of_all(activation), self.dtype, dropout is not None),
+            sources.hidden_delta(mixing.kinds, self.dtype, dropout is not None, mixing.mixed, mixing.rates),
             "hidden_delta",
             n_models * tiles.n_chunks * tiles.n_tiles,
             THREADS,
@@ -390,6 +403,7 @@ class CudaBackend:
             rows_of_chunk=tiles.rows_of_chunk,
             lanes=tiles.lanes,
             **self._mask(dropout),
+            **mixing.tables,
             **self._sums_of_tiles("hidden_delta", n_models, features, tiles),
             delta=delta,
             db=db,
@@ -542,14 +556,15 @@ class CudaBackend:
         """Compute on this device's stream; see Device.session."""
         return self._device.session()
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that runs `step` once, and from then on launches it as one graph."""
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
+        """Return a function that runs `step` so often, and from then on launches all of that as one graph."""
         kept: list[Any] = []
 
         def noted() -> None:
             self._arena.recording = kept if self._device.stream.is_capturing() else None
             try:
-                step()
+                for _ in range(times):
+                    step()
             finally:
                 self._arena.recording = None
 
@@ -718,6 +733,33 @@ class CudaBackend:
             tally=tally.values,
             **arguments,
         )
+
+
+class Mixing(NamedTuple):
+    """In what the models of a layer differ.
+
+    kinds    their activations
+    mixed    whether widths or activations differ; rates: whether dropout does
+    tables   arguments of a kernel, null where there is nothing to be told
+    """
+
+    kinds: tuple[Activation, ...]
+    mixed: bool
+    rates: bool
+    tables: dict[str, Any]
+
+    @classmethod
+    def of(cls, activation: LayerActivation, dropout: Dropout | None) -> Mixing:
+        """Return what these say."""
+        mixed, rates = isinstance(activation, PerModel), None if dropout is None else dropout.rates
+        kinds = activation.definitions if isinstance(activation, PerModel) else (activation,)
+        tables = {
+            "kinds": activation.kinds if isinstance(activation, PerModel) else None,
+            "widths": activation.widths if isinstance(activation, PerModel) else None,
+            "thresholds": None if rates is None else rates.thresholds,
+            "scales": None if rates is None else rates.scales,
+        }
+        return cls(kinds, mixed, rates is not None, tables)
 
 
 class Tiles(NamedTuple):

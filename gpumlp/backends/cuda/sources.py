@@ -16,7 +16,7 @@ import numpy as np
 
 from gpumlp.backends.protocol import COST, EPOCH, FIRST_BAD, HITS, POSITION, STEP, WEIGHT
 from gpumlp.errors import BackendUnavailable, FormulaError
-from gpumlp.formulas.activations import SOFTMAX, Activation
+from gpumlp.formulas.activations import SOFTMAX, Activation, value_recording
 from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
 from gpumlp.formulas.normalisation import (
     delta_of_batch_recording,
@@ -26,7 +26,7 @@ from gpumlp.formulas.normalisation import (
     scaled_recording,
 )
 from gpumlp.formulas.output_delta import OutputDelta, weighted_delta
-from gpumlp.formulas.printers import cuda_function
+from gpumlp.formulas.printers import cuda_choice, cuda_function
 from gpumlp.formulas.term import record
 from gpumlp.formulas.update_rules import (
     UpdateRule,
@@ -131,18 +131,37 @@ def paste(
 
 
 @lru_cache(maxsize=512)
-def bias_activation(activation: Activation, dtype: Any, keeps_z: bool, dropout: bool) -> Source:
-    """Return the module of a layer's way forward."""
-    functions = _activating(activation, dropout)
-    defines = [("KEEPS_Z", int(keeps_z)), ("DROPOUT", int(dropout))]
-    made_for = activation.name + " keeping z" * keeps_z + " dropout" * dropout
+def bias_activation(
+    kinds: tuple[Activation, ...], dtype: Any, keeps_z: bool, dropout: bool, mixed: bool = False, rates: bool = False
+) -> Source:
+    """Return the module of a layer's way forward.
+
+    mixed   whether models differ in their widths, or in which of the kinds they have; else there is one kind
+    rates   whether they differ in their dropout
+    """
+    functions = [cuda_choice([record(f.value, "z") for f in kinds], "activation_value"), *_dropping(dropout)]
+    defines = [("KEEPS_Z", int(keeps_z)), *_mixing(dropout, mixed, rates)]
+    made_for = _names(kinds, mixed) + " keeping z" * keeps_z + " dropout" * dropout + " rates" * rates
     return paste("bias_activation.cu", made_for, dtype, functions, defines)
+
+
+def _mixing(dropout: bool, mixed: bool, rates: bool) -> list[tuple[str, int]]:
+    return [("DROPOUT", int(dropout)), ("MIXED", int(mixed)), ("RATES", int(rates))]
+
+
+def _names(kinds: tuple[Activation, ...], mixed: bool) -> str:
+    """Return what a module of these kinds is called: by three of them at most, since files are named after it."""
+    more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
+    return "mixed " * mixed + " ".join(f.name for f in kinds[:3]) + more
+
+
+def _dropping(dropout: bool) -> list[str]:
+    return [cuda_function(dropout_recording(), "drop")] if dropout else []
 
 
 def _activating(activation: Activation, dropout: bool) -> list[str]:
     """Return the functions of f and of dropout."""
-    functions = [cuda_function(record(activation.value, "z"), "activation_value")]
-    return [*functions, cuda_function(dropout_recording(), "drop")] if dropout else functions
+    return [cuda_function(value_recording(activation), "activation_value"), *_dropping(dropout)]
 
 
 @lru_cache(maxsize=512)
@@ -185,17 +204,19 @@ def batch_statistics(dtype: Any) -> Source:
 
 
 @lru_cache(maxsize=512)
-def hidden_delta(activation: Activation, dtype: Any, dropout: bool) -> Source:
-    """Return the module of a hidden layer's way back."""
-    functions = [cuda_function(hidden_delta_recording(activation, dropout), "carry_back")]
-    made_for = activation.name + " dropout" * dropout
-    return paste("hidden_delta.cu", made_for, dtype, functions, [("DROPOUT", int(dropout))])
+def hidden_delta(
+    kinds: tuple[Activation, ...], dtype: Any, dropout: bool, mixed: bool = False, rates: bool = False
+) -> Source:
+    """Return the module of a hidden layer's way back; kinds, mixed and rates as in bias_activation."""
+    functions = [cuda_choice([hidden_delta_recording(f, dropout) for f in kinds], "carry_back")]
+    made_for = _names(kinds, mixed) + " dropout" * dropout + " rates" * rates
+    return paste("hidden_delta.cu", made_for, dtype, functions, _mixing(dropout, mixed, rates))
 
 
 @lru_cache(maxsize=512)
 def output_delta(formulas: OutputDelta, activation: Activation, dtype: Any, long_rows: bool = False) -> Source:
     """Return the module of the output layer with its cost; long_rows: a block shares a row, else lanes of a warp."""
-    functions = [] if is_softmax(activation) else [cuda_function(record(activation.value, "z"), "activation_value")]
+    functions = [] if is_softmax(activation) else [cuda_function(value_recording(activation), "activation_value")]
     outer = formulas.outer or record(lambda s: s, "s")
     functions += [
         cuda_function(formulas.term, "cost_term"),

@@ -7,6 +7,7 @@ NumPy's by 1e-12 of itself and 1e-13 of the array's largest. In float32 it may e
 float32 errs against float64 on the same inputs, and 8 units in the last place of the largest. Whole numbers are equal.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import devices
@@ -19,6 +20,7 @@ from gpumlp.formulas.activations import ACTIVATIONS
 from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.output_delta import output_delta
 from gpumlp.formulas.update_rules import RULES, finished_names, given_names
+from gpumlp.network.places import build_places
 from gpumlp.randomness.seeds import model_keys, shared_key
 
 if devices.in_use().kind == "none":
@@ -253,16 +255,23 @@ def gather(
     n_groups=1,
     epoch=3,
     seed=4,
+    folds=None,
+    own_codes=False,
+    own_factors=False,
+    by_batch=False,
 ):
     """The case of all batches of one epoch.
 
-    order     "own" for each model, "shared", "explicit", or "none": as the rows stand
-    weights   None, "shared" or "own"
-    labels    dtype of labels, None for targets
-    x_dtype   None: the backend's
+    order        "own" for each model, "shared", "explicit", or "none": as the rows stand
+    weights      None, "shared" or "own"
+    labels       dtype of labels, None for targets
+    x_dtype      None: the backend's
+    folds        rows of each fold, which the models have in turn; keys are then for each model, or none
+    own_codes    whether a label means another target to each model; own_factors: likewise of the schedule
+    by_batch     whether penalties belong to a batch as a whole
     """
     model_ids = range(n_models)
-    n_inputs = n_models if order == "own" else 1
+    n_inputs = n_models if order == "own" or folds else 1
     n_weights = n_models if weights == "own" else 1
     lines = max(n_inputs, n_weights)
 
@@ -271,10 +280,11 @@ def gather(
         X = put(b, X) if x_dtype is None else b.asarray(X > 100 if x_dtype == "bool" else np.abs(X).astype(x_dtype))
         Y = put(b, draw(seed + 1, n_rows, n_out)) if labels is None else b.asarray(np.arange(n_rows, dtype=labels) % 3)
         keys = {"own": model_keys([seed] * n_models, model_ids), "shared": shared_key(seed)[None]}.get(order)
+        codes = draw(seed + 2, *(n_models,) * own_codes, 3, n_out)
         source = BatchSource(
             X,
             Y,
-            None if labels is None else put(b, draw(seed + 2, 3, n_out)),
+            None if labels is None else put(b, codes),
             None if weights is None else b.asarray(np.random.default_rng(seed).uniform(0, 2, (n_weights, n_rows))),
             batch,
             mean,
@@ -283,12 +293,18 @@ def gather(
         )
         into = Batch(
             unset(b, n_inputs, batch, n_in),
-            unset(b, n_inputs, batch, n_out),
+            unset(b, n_models if own_codes else n_inputs, batch, n_out),
             unset(b, lines, batch),
             b.asarray(np.full(lines, np.nan)),
         )
+        if folds is not None:
+            source = replace(source, **on_folds(b, folds, n_rows, n_models))
         tally = Tally(b.asarray(np.ones((4, n_models))))
         numbers = None if rule is None else numbers_of(b, RULES.get(rule), n_groups, n_models, source.n_steps)
+        if own_factors:
+            numbers.factors = numbers.factors * np.linspace(1, 2, n_models)
+        if by_batch:
+            numbers.by_batch = True
         if numbers is not None:
             b.bring_numbers(numbers)
         found = {}
@@ -303,12 +319,19 @@ def gather(
     return case
 
 
+def on_folds(b, sizes, n_rows, n_models):
+    """What a source has of folds of these sizes."""
+    folds = [np.random.default_rng(n).permutation(n_rows)[:n] for n in sizes]
+    of_model = np.arange(n_models) % len(sizes)
+    return build_places([folds[f] for f in of_model], of_model).on(b)
+
+
 def numbers_of(b, rule, n_groups, n_models, n_steps=1, extras=()):
     """Numbers of a step, different for each group, model and step."""
     given, names = given_names(rule), finished_names(rule)
     hyper = {name: np.random.default_rng(i).uniform(0.1, 0.9, (n_groups, n_models)) for i, name in enumerate(given, 11)}
     table = put(b, uniform(12, 0.1, 0.9, len(names), n_groups, n_models))
-    factors = np.linspace(1, 0.3, n_steps)
+    factors = np.linspace(1, 0.3, n_steps)[:, None]
     return StepNumbers(rule, frozenset(extras), hyper, names, table, factors, np.zeros(n_models, np.bool_))
 
 

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from cuda_cases import compute, draw, gather, layer, norm, on_host, output, update
+from mixed_layers import mixed
 from normalised_layers import normalised
 
 import gpumlp
+from gpumlp.network.architecture import build_architecture
+from gpumlp.network.members import Member
 
 HERE = Path(__file__).parent
 
@@ -28,6 +31,7 @@ def train(
     classes=False,
     weights=None,
     explicit=False,
+    folds=None,
     validation=True,
     monitors=(),
     device=None,
@@ -35,6 +39,7 @@ def train(
     model_ids=None,
     dtype="float32",
     noted=None,
+    members=None,
     **options,
 ):
     """Train and return {name: array}: parameters, state, history, outputs and scores.
@@ -42,23 +47,18 @@ def train(
     classes    whether the targets name classes
     weights    None, "shared" or "own"
     explicit   whether the order of the rows is given
+    members    of a mixed stack, in place of all that describes a network
+    folds      sizes of folds, which the models have in turn and are trained and evaluated on
     noted      list that is given what was captured: the training's step, then the validation's
     options    of Network: n_models, dropout, normalisation, initialiser, precision; all others of Trainer
     """
     of_network = {k: options.pop(k) for k in OF_NETWORK if k in options}
-    net = gpumlp.Network(
-        sizes,
-        activation,
-        result,
-        cost,
-        backend=backend,
-        device=device,
-        seed=seed,
-        model_ids=model_ids,
-        dtype=dtype,
-        **of_network,
-    )
-    captured = note_captures(net.backend)
+    placed = {"backend": backend, "device": device, "dtype": dtype}
+    if members is None:
+        net = gpumlp.Network(sizes, activation, result, cost, seed=seed, model_ids=model_ids, **placed, **of_network)
+    else:
+        net = gpumlp.Network.mixed(members, **placed)
+    captured, sizes = note_captures(net.backend), net.sizes
     rng = np.random.default_rng(1)
     X = draw(1, n_rows, sizes[0])
     T = np.tanh(X @ draw(2, sizes[0], sizes[-1]))
@@ -67,19 +67,35 @@ def train(
         weights = rng.uniform(0, 2, (net.n_models, n_rows) if weights == "own" else n_rows)
     order = np.array([rng.permutation(n_rows) for _ in range(epochs)]) if explicit else None
     trainer = gpumlp.Trainer(net, **{"batch_size": 5, "learning_rate": 0.01, **options})
-    start = [x.copy() for x in (*net.weights, *net.biases)]
-    history = trainer.fit(
-        X, Y, epochs, (X[::2], Y[::2]) if validation else None, sample_weight=weights, order=order, monitors=monitors
-    )
+    start = learned(net)
+    validation = (X[::2], Y[::2]) if validation else None
+    if folds is not None:
+        rows = tuple(rng.permutation(n_rows)[:n] for n in folds)
+        validation = folds = gpumlp.Folds(rows, tuple(m % len(rows) for m in range(net.n_models)))
+    given = {"sample_weight": weights, "order": order, "monitors": monitors, "folds": folds}
+    history = trainer.fit(X, Y, epochs, validation, **given)
     if noted is not None:
         noted += graphs_in(captured)
     found = {f"start {i}": x for i, x in enumerate(start)}
-    found |= {f"parameters {i}": x.copy() for i, x in enumerate((*net.weights, *net.biases))}
+    found |= {f"parameters {i}": x for i, x in enumerate(learned(net))}
     found |= {f"{name} {l}": x.copy() for l, of in enumerate(net.normalising) for name, x in of.items()}
-    found |= {f"state {name}": on_host(net.backend, x) for name, x in trainer.state.items()}
+    for name, x in trainer.state.items():
+        found |= {f"state {name} {i}": part for i, part in enumerate(parts_of_models(net, on_host(net.backend, x)))}
     found |= {f"history {name}": np.array(history[name]) for name in history.names if name not in NOT_RESULTS}
     found |= {f"score {name}": x for name, x in net.evaluate(X, Y, weights).items()}
     return {**found, "outputs": net.predict(X)}
+
+
+def learned(net):
+    """Return a copy of all weights and biases; of a mixed stack model by model, as large as they are."""
+    if net.is_mixed:
+        return parts_of_models(net, on_host(net.backend, net.parameters.theta))
+    return [x.copy() for x in (*net.weights, *net.biases)]
+
+
+def parts_of_models(net, values):
+    """Return what is laid out as theta; of a mixed stack, whose layout depends on the backend, each model's tensors."""
+    return [x for m in range(net.n_models) for x in net._tensors_in(values, m)] if net.is_mixed else [values]
 
 
 def note_captures(backend):
@@ -101,6 +117,15 @@ def graphs_in(noted):
 
 OF_NETWORK = ("n_models", "dropout", "normalisation", "initialiser", "precision")
 NOT_RESULTS = ("seconds", "samples_per_second")
+
+
+def build_members(*of_each):
+    """Return members (sizes of the hidden layers, activations, dropout) of a stack that classifies."""
+    return [
+        Member(build_architecture((4, *widths, 3), kinds, "softmax", "categorical_cross_entropy"), rates, 9, m)
+        for m, (widths, kinds, rates) in enumerate(of_each)
+    ]
+
 
 TRAININGS = {
     "classes, dropout, clipping, decay": {
@@ -155,6 +180,29 @@ TRAININGS = {
         "batch_size": 600,
         "dtype": "float64",
     },
+    "models that differ": {
+        "members": build_members(
+            ((33, 8), ("softplus", "tanh"), (0.3, 0.2)),
+            ((20, 8), ("gelu", "tanh"), (0.0, 0.0)),
+            ((7, 8), ("softplus", "tanh"), (0.5, 0.1)),
+        ),
+        "classes": True,
+        "learning_rate": [0.001, 0.01, 0.002],
+        "l2": [0.0, 0.01, 0.1],
+        "clip_norm": [0.5, 1.0, 2.0],
+        "batch_size": 7,
+    },
+    "large batches of models that differ, double": {
+        "members": build_members(
+            ((16, 3), ("tanh", "sigmoid"), (0.0, 0.4)),
+            ((9, 5), ("tanh", "relu"), (0.0, 0.4)),
+        ),
+        "classes": True,
+        "dtype": "float64",
+        "n_rows": 2300,
+        "batch_size": 2051,
+        "optimizer": "momentum",
+    },
     "large batches, several chunks": {
         "sizes": (4, 33, 11),
         "activation": "silu",
@@ -176,6 +224,8 @@ CASES = {
     "rows normalised": normalised("layer", "gelu", 3, 331, 2, 33, 0.3),
     "wide rows normalised": normalised("layer", "tanh", 2, 300, 2, 132),
     "long rows normalised": normalised("layer", "tanh", 2, 35, 2, 1028, 0.3),
+    "models that differ": mixed(("gelu", "tanh", "exp"), (33, 20, 1), (0.5, 0.0, 0.3), 517),
+    "models that differ, aligned": mixed(("sigmoid", "tanh"), (130, 97), (0.2, 0.0), 300, in_place=True),
     "output": output("categorical_cross_entropy", "softmax", batch=301, n_out=10, hits=True),
     "long rows": output("categorical_cross_entropy", "softmax", 2, 70, 1028, hits=True),
     "long rows, one cost": output("quadratic", "tanh", batch=35, n_out=1032, hits=True, train=False),

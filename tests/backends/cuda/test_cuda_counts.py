@@ -6,7 +6,7 @@ import emulated_gpu
 import numpy as np
 import pytest
 from cuda_cases import draw
-from cuda_runs import TRAININGS, expect_same_bits, train
+from cuda_runs import TRAININGS, build_members, expect_same_bits, train
 from devices import cupy_on
 
 import gpumlp
@@ -69,6 +69,8 @@ WAYS = {
     "shared order": {"n_models": 3, "shuffle": "shared"},
     "as the rows stand": {"shuffle": False},
     "schedule": {"schedule": "cosine"},
+    "schedules": {"n_models": 2, "schedule": ["cosine", None]},
+    "folds": {"n_models": 3, "folds": (16, 17, 20)},
     "penalties": {"l1": 0.1, "l2": 0.1},
     "double": {"dtype": "float64"},
     "tf32": {"precision": "tf32"},
@@ -124,6 +126,21 @@ def test_what_a_step_does_besides_costs_no_launch(way):
     noted = []
     dropout = {} if way in ("double", "tf32") else {"dropout": 0.3}
     counts = count(noted, sizes=SIZES[3], epochs=2, **dropout, **WAYS[way])
+    expect_only_graphs(counts, 3, False, noted)
+
+
+KINDS = ("relu", "tanh", "sigmoid", "gelu", "softplus", "elu")
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.0), (0.3, 0.3), (0.0, 0.3)], ids=str)
+@pytest.mark.parametrize(("n_models", "n_kinds"), [(2, 1), (2, 2), (9, 6)])
+def test_models_that_differ_cost_no_launch_however_many_they_are(n_models, n_kinds, rates):
+    noted = []
+    of_each = [
+        ((7 - m % 3, 5 + m), (KINDS[m % n_kinds], KINDS[-1 - m % n_kinds]), (rates[m % 2], rates[0]))
+        for m in range(n_models)
+    ]
+    counts = count(noted, members=build_members(*of_each), classes=True, epochs=2)
     expect_only_graphs(counts, 3, False, noted)
 
 
@@ -222,9 +239,11 @@ def test_a_prediction_copies_inputs_in_and_outputs_out_and_no_more():
     assert not counted["memory"]
 
 
-def test_data_go_to_the_device_once_in_their_own_dtype():
-    X, labels = np.random.default_rng(0).integers(0, 255, (400, 16), np.uint8), np.arange(400) % 3
-    net = gpumlp.Network((16, 8, 3), backend="cuda")
+@pytest.mark.parametrize("on_folds", [False, True], ids=["all rows", "folds"])
+def test_data_go_to_the_device_once_in_their_own_dtype(on_folds):
+    X, labels = np.random.default_rng(0).integers(0, 255, (4000, 16), np.uint8), np.arange(4000) % 3
+    net = gpumlp.Network((16, 8, 3), n_models=2, backend="cuda")
+    folds = gpumlp.Folds((np.arange(50), np.arange(20, 70)), (0, 1)) if on_folds else None
     with emulated_gpu.counting() as counted:
-        gpumlp.Trainer(net, batch_size=50).fit(X, labels, 3)
-    assert X.nbytes + labels.nbytes <= counted["memcpy_bytes"]["HostToDevice"] < X.nbytes + labels.nbytes + 2500
+        gpumlp.Trainer(net, batch_size=50).fit(X, labels, 3, folds=folds, validation=folds)
+    assert X.nbytes + labels.nbytes <= counted["memcpy_bytes"]["HostToDevice"] < X.nbytes + labels.nbytes + 6000

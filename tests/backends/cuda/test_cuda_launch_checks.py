@@ -23,8 +23,8 @@ def every_source(dtype):
     """A module of each file in kernels/, by the file's name."""
     pair = COSTS.get("quadratic"), ACTIVATIONS.get("identity")
     return {
-        "bias_activation": sources.bias_activation(TANH, dtype, True, True),
-        "hidden_delta": sources.hidden_delta(TANH, dtype, True),
+        "bias_activation": sources.bias_activation((TANH,), dtype, True, True),
+        "hidden_delta": sources.hidden_delta((TANH,), dtype, True),
         "normalise_rows": sources.normalise_rows(TANH, dtype, True, True),
         "normalise_batch": sources.normalise_batch(TANH, dtype, True, True),
         "batch_statistics": sources.batch_statistics(dtype),
@@ -191,7 +191,7 @@ def test_a_kernel_that_does_not_compile_is_named_with_file_and_line():
 
 
 def test_a_formula_that_does_not_compile_is_named():
-    good = sources.bias_activation(TANH, np.dtype("float32"), True, False)
+    good = sources.bias_activation((TANH,), np.dtype("float32"), True, False)
     bad = replace(good, text=good.text.replace("tanh(", "tnah("))
     with pytest.raises(KernelCompileError, match="the formulas of tanh"):
         opened("cuda", "float32")._modules.kernel(bad, "bias_activation")

@@ -283,6 +283,36 @@ def test_batches_of_every_order_and_weighting(mean, weights, order, dtype):
     expect_agreement(gather(order=order, weights=weights, mean=mean, n_models=1, batch=23), dtype)
 
 
+@both_dtypes
+@pytest.mark.parametrize("order", ["own", "none"])
+@pytest.mark.parametrize("weights", [None, "shared", "own"])
+@pytest.mark.parametrize("mean", [True, False])
+def test_batches_of_folds(mean, weights, order, dtype):
+    of_folds = {"order": order, "weights": weights, "mean": mean, "n_models": 5, "rule": "momentum"}
+    expect_agreement(gather(folds=(16, 17, 20), **of_folds), dtype)
+    expect_agreement(gather(folds=(16, 17, 20), by_batch=True, **of_folds), dtype)
+    expect_agreement(gather(folds=(1, 23, 2), batch=23, labels="int64", **of_folds), dtype)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 5, 16, 17, 64, 65, 257])
+def test_an_order_is_that_of_a_folds_own_number_of_rows(n_rows):
+    expect_agreement(gather(300, 300, folds=(n_rows, 300)), "float32")
+
+
+@both_dtypes
+@pytest.mark.parametrize("order", ["own", "shared", "none"])
+@pytest.mark.parametrize("n_out", [2, 8])
+def test_a_label_means_to_each_model_what_its_codes_say(n_out, order, dtype):
+    expect_agreement(gather(order=order, n_out=n_out, labels="int64", own_codes=True, weights="own"), dtype)
+    expect_agreement(gather(folds=(12, 13), n_out=n_out, labels="uint8", own_codes=True), dtype)
+
+
+@both_dtypes
+@pytest.mark.parametrize("n_groups", [1, 2])
+def test_each_model_has_the_factor_of_its_own_schedule(n_groups, dtype):
+    expect_agreement(gather(rule="adam", n_groups=n_groups, own_factors=True), dtype)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_batches_of_any_width(width):
     for x_dtype in ("float32", "uint8"):
@@ -344,7 +374,7 @@ def test_a_recorded_step_uses_the_numbers_that_were_brought_last():
             if epoch:
                 numbers.hyper["eta"][:] *= 0.5
             if epoch > 1:
-                numbers.factors = np.linspace(epoch, 1, 4)
+                numbers.factors = np.linspace(epoch, 1, 4)[:, None]
             if epoch > 2:
                 numbers.skip[:] = [False, True, epoch == 3]
             b.bring_numbers(numbers)

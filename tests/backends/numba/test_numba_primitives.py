@@ -15,6 +15,7 @@ from gpumlp.formulas.activations import ACTIVATIONS, reads_z
 from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.output_delta import output_delta
 from gpumlp.formulas.update_rules import RULES, finished_names, given_names
+from gpumlp.network.places import build_places
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.randomness.streams import dropout_threshold, dropout_words
 
@@ -230,6 +231,50 @@ def test_rows_come_in_the_same_order_bit_for_bit(order, x_dtype, dtype):
         assert all(np.array_equal(found[k], v) for k, v in case(exact).items())
 
 
+@pytest.mark.parametrize("own_codes", [True, False], ids=["codes of each", "codes of all"])
+@pytest.mark.parametrize("weights", [None, 1, 4])
+@pytest.mark.parametrize("shuffled", [True, False])
+@pytest.mark.parametrize("sizes", [(13, 14, 11), (15, 15, 15), (20, 3, 1)], ids=str)
+def test_rows_of_folds_and_codes_of_models_come_bit_for_bit(sizes, shuffled, weights, own_codes, dtype):
+    """Folds without a number of batches in common, too: so is evaluated."""
+    n_rows, n_models, batch = 23, 4, 5
+    rng = np.random.default_rng(2)
+    folds = [rng.permutation(n_rows)[:n] for n in sizes]
+    places = build_places([folds[f] for f in (1, 0, 2, 1)], (1, 0, 2, 1))
+
+    def case(b):
+        codes = cast(draw(3, *(n_models,) * own_codes, 3, 2), b)
+        sample_weight = None if weights is None else np.random.default_rng(1).uniform(0, 2, (weights, n_rows))
+        keys = model_keys([4] * n_models, range(n_models)) if shuffled else None
+        X, labels = cast(draw(1, n_rows, 4), b), np.arange(n_rows) % 3
+        source = BatchSource(X, labels, codes, sample_weight, batch, sizes != (20, 3, 1), keys, **places.on(b))
+        shapes = ((n_models, batch, 4), (n_models, batch, 2), (n_models, batch))
+        into = Batch(*(np.empty(shape, b.dtype) for shape in shapes), np.empty(n_models))
+        tally, found = Tally(np.zeros((4, n_models))), {}
+        for step in range(source.n_steps):
+            b.gather_batch(source, np.array([step, 2, step * batch]), into, tally, None)
+            found |= {f"{name} {step}": getattr(into, name).copy() for name in ("a0", "y", "row_weight", "scale")}
+        return {**found, "tally": tally.values}
+
+    found, exact = compare(case, dtype), get_backend("numpy", dtype=dtype)
+    with exact.session():
+        assert all(np.array_equal(found[k], v) for k, v in case(exact).items())
+
+
+def test_codes_of_models_come_where_all_see_the_same_rows(dtype):
+    def case(b):
+        codes, labels = cast(draw(3, 3, 4, 2), b), np.arange(7) % 4
+        source = BatchSource(cast(draw(1, 7, 4), b), labels, codes, None, 5, True, shared_key(4)[None])
+        shapes = ((1, 5, 4), (3, 5, 2), (1, 5))
+        into = Batch(*(np.empty(shape, b.dtype) for shape in shapes), np.empty(1))
+        b.gather_batch(source, np.zeros(3, np.int64), into, Tally(np.zeros((4, 3))), None)
+        rows = np.array([np.flatnonzero((row == source.X).all(axis=1))[0] for row in into.a0[0]])
+        assert np.array_equal(into.y, codes[:, labels[rows]])
+        return {"y": into.y}
+
+    compare(case, dtype)
+
+
 def test_orders_of_many_sizes_are_those_of_numpy():
     for n_rows in (1, 2, 3, 17, 255, 256, 257, 4097, 70_000):
         source = BatchSource(
@@ -255,7 +300,7 @@ def update(rule, extras=(), n_models=3, bounds=(0, 64, 96), skipped=(1,), gradie
         table = cast(np.random.default_rng(12).uniform(0.1, 0.9, shape).astype(np.float32), b)
         skip = np.zeros(n_models, bool)
         skip[list(skipped)] = True
-        numbers = StepNumbers(rule, frozenset(extras), hyper, names, table, np.ones(1), skip)
+        numbers = StepNumbers(rule, frozenset(extras), hyper, names, table, np.ones((1, 1)), skip)
         theta, grad = (cast(draw(s, n_models, n).astype(np.float32), b) for s in (21, 22))
         if gradient is not None:
             grad[...] = gradient

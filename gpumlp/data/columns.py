@@ -1,0 +1,187 @@
+"""Columnar files of Apache Arrow, .parquet and .arrow or .feather, read by pyarrow group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpumlp.data.blocks import Blocks, Piece
+from gpumlp.data.files import Request, about, damage_told, nearest, needed, shortened
+from gpumlp.data.limits import data_limit
+from gpumlp.data.table import Array, rows_per_block
+from gpumlp.errors import DataError, readable_bytes
+
+DAMAGED = "a whole file of Apache Arrow or Parquet", "is it damaged or cut short? write it again"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns are features, and which is the target."""
+
+    names: tuple[str, ...]
+    target: int | None
+    x_dtype: np.dtype[Any]
+    y_dtype: np.dtype[Any] | None
+    missing: bool
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of all columns but the target."""
+        return tuple(name for i, name in enumerate(self.names) if i != self.target)
+
+
+def open_parquet(path: Path, request: Request) -> Blocks:
+    """Return a Parquet file as Blocks, read group of rows by group; the target is a column's name or number."""
+    with about(path), damage_told(*DAMAGED):
+        parquet = needed("pyarrow.parquet", "arrow")
+        with parquet.ParquetFile(path) as file:
+            layout = _layout(file.schema_arrow, request)
+            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+            counts = [group.num_rows for group in groups]
+            _expect_groups([group.total_byte_size for group in groups])
+
+    def batches(start: int) -> Iterator[tuple[int, Any]]:
+        with parquet.ParquetFile(path) as file:
+            at = 0
+            for i, count in enumerate(counts):
+                if start < at + count:
+                    for batch in file.iter_batches(rows_per_block(len(layout.names)), row_groups=[i]):
+                        yield at, batch
+                        at += batch.num_rows
+                else:
+                    at += count
+
+    return _as_blocks(path, layout, sum(counts), batches)
+
+
+def open_arrow(path: Path, request: Request) -> Blocks:
+    """Return a file of Arrow record batches (Feather version 2 is one) as Blocks; it is mapped, not read."""
+    with about(path), damage_told(*DAMAGED):
+        ipc, arrow = needed("pyarrow.ipc", "arrow"), needed("pyarrow", "arrow")
+        with arrow.memory_map(str(path)) as source, ipc.open_file(source) as file:
+            layout = _layout(file.schema, request)
+            counts = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
+
+    def batches(start: int) -> Iterator[tuple[int, Any]]:
+        with arrow.memory_map(str(path)) as source, ipc.open_file(source) as file:
+            at = 0
+            for i, count in enumerate(counts):
+                if start < at + count:
+                    yield at, file.get_batch(i)
+                at += count
+
+    return _as_blocks(path, layout, sum(counts), batches)
+
+
+def _as_blocks(path: Path, layout: Layout, n_rows: int, batches: Callable[[int], Iterator[tuple[int, Any]]]) -> Blocks:
+    if n_rows == 0:
+        raise DataError(f"{path}: holds no row, expected at least one; check where it comes from")
+
+    def pieces(start: int) -> Iterator[Piece]:
+        step = rows_per_block(len(layout.names))
+        with about(path), damage_told(*DAMAGED):
+            for at, batch in batches(start):
+                batch.validate(full=True)
+                for first in range(max(start - at, 0), batch.num_rows, step):
+                    yield _piece(batch.slice(first, step), at + first, layout)
+
+    return Blocks(
+        pieces,
+        n_rows,
+        len(layout.feature_names),
+        layout.x_dtype,
+        layout.y_dtype,
+        layout.feature_names,
+        None if layout.target is None else layout.names[layout.target],
+        str(path),
+    )
+
+
+def _expect_groups(sizes: list[int]) -> None:
+    """Raise DataError for a group of rows that does not fit into memory, as which it is read."""
+    limit = data_limit()
+    if sizes and max(sizes) > limit:
+        raise DataError(
+            f"has a group of rows of {readable_bytes(max(sizes))}, the limit here is {readable_bytes(limit)}; write it "
+            "again with a smaller row_group_size"
+        )
+
+
+def _layout(schema: Any, request: Request) -> Layout:
+    names = tuple(str(name) for name in schema.names)
+    target = _target_column(names, request)
+    features = [schema.field(i) for i in range(len(names)) if i != target]
+    if not features:
+        raise DataError(f"has {len(names)} column{'s' * (len(names) != 1)}, expected a feature and a target; add one")
+    types = [_feature_type(field) for field in features]
+    kept = types[0] if len(set(types)) == 1 and types[0].name in ("uint8", "float32") else np.dtype(np.float64)
+    if request.missing and kept.kind != "f":
+        kept = np.dtype(np.float32)
+    y_dtype = None if target is None else _target_type(schema.field(target))
+    return Layout(names, target, kept, y_dtype, request.missing)
+
+
+def _target_column(names: tuple[str, ...], request: Request) -> int | None:
+    target = request.target
+    if target is None:
+        return len(names) - 1 if request.with_target else None
+    if names.count(str(target)) > 1:
+        raise DataError(f"{names.count(str(target))} columns are named {str(target)!r}; give the number of one")
+    if str(target) in names:
+        return names.index(str(target))
+    try:
+        return range(len(names))[int(str(target))]
+    except (ValueError, IndexError) as error:
+        raise DataError(f"no column is named {shortened(str(target))!r}; {nearest(str(target), names)}") from error
+
+
+def _feature_type(field: Any) -> np.dtype[Any]:
+    types = needed("pyarrow.types", "arrow")
+    kind = field.type
+    if types.is_boolean(kind):
+        return np.dtype(np.bool_)
+    if types.is_integer(kind) or types.is_floating(kind):
+        found: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
+        return found
+    if types.is_decimal(kind):
+        return np.dtype(np.float64)
+    raise DataError(f"column {field.name!r} holds {kind}, expected numbers; encode or drop it")
+
+
+def _target_type(field: Any) -> np.dtype[Any] | None:
+    """Return the dtype of the target; None for text, of which only reading tells the longest."""
+    types = needed("pyarrow.types", "arrow")
+    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+    if types.is_string(kind) or types.is_large_string(kind):
+        return None
+    return _feature_type(field.with_type(kind))
+
+
+def _piece(batch: Any, at: int, layout: Layout) -> Piece:
+    X = np.empty((batch.num_rows, len(layout.feature_names)), layout.x_dtype)
+    places = (i for i in range(len(layout.names)) if i != layout.target)
+    for j, i in enumerate(places):
+        X[:, j] = _values(batch.column(i), at, layout.names[i], layout.missing)
+    if layout.target is None:
+        return X, None
+    y = _values(batch.column(layout.target), at, layout.names[layout.target], missing=False)
+    return X, y.astype(np.str_ if layout.y_dtype is None else layout.y_dtype)
+
+
+def _values(column: Any, at: int, name: str, missing: bool) -> Array:
+    types, arrow = needed("pyarrow.types", "arrow"), needed("pyarrow", "arrow")
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column.null_count and not missing:
+        row = at + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise DataError(
+            f"missing value in row {row + 1}, column {name!r}, expected one in each cell; fill it or remove the row"
+        )
+    if types.is_boolean(column.type) or types.is_decimal(column.type):
+        column = column.cast(arrow.uint8() if types.is_boolean(column.type) else arrow.float64())
+    values: Array = column.to_numpy(zero_copy_only=False)
+    return values

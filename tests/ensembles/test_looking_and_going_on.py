@@ -1,0 +1,57 @@
+"""What a job's monitors may look at while a stack is trained, and what is left to go on from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from comparing import theta
+from fleet import data, job, solo
+
+import gpumlp
+from gpumlp.ensembles import train
+
+HIDDEN = ((6,), (4,), (5,))
+
+
+class Look(gpumlp.Monitor):
+    """Keeps the weights at each end of an epoch, and stops after some."""
+
+    def __init__(self, last):
+        self.last, self.seen = last, []
+
+    def training_began(self, run):
+        self.network = run.network
+
+    def epoch_ended(self, report):
+        self.seen.append(theta(self.network()))
+        return gpumlp.Stop("seen enough") if report.epoch == self.last else None
+
+
+def test_a_monitor_sees_the_weights_of_its_own_model_as_they_are():
+    X, Y = data()
+    jobs = [job(epochs=6, hidden=hidden, seed=s, learning_rate=0.05) for s, hidden in enumerate(HIDDEN)]
+    looks = [Look(last) for last in (2, 6, 4)]  # so that the stack is rebuilt without those that have stopped
+    train(
+        [replace(one, monitors=[look]) for one, look in zip(jobs, looks, strict=True)],
+        X,
+        Y,
+        dtype="float64",
+        backend="numpy",
+    )
+    for one, look in zip(jobs, looks, strict=True):
+        alone = Look(look.last)
+        solo(replace(one, monitors=[alone]), X, Y)
+        assert len(look.seen) == look.last
+        assert all(map(np.array_equal, look.seen, alone.seen))
+
+
+@pytest.mark.parametrize("normalisation", [None, "layer"])
+def test_a_trainer_goes_on_from_where_a_job_has_ended(normalisation):
+    X, Y = data()
+    hidden = [(5,)] * 3 if normalisation else HIDDEN
+    jobs = [job(epochs=3, hidden=h, normalisation=normalisation, seed=s) for s, h in enumerate(hidden)]
+    for one, outcome in zip(jobs, train(jobs, X, Y, dtype="float64", backend="numpy"), strict=True):
+        trainer = gpumlp.Trainer(outcome.network, batch_size=16, state=outcome.state)
+        trainer.go_on_from(3 * 4, 3)
+        trainer.fit(X, Y, epochs=2)
+        assert np.array_equal(theta(outcome.network), theta(solo(replace(one, epochs=5), X, Y)[0]))

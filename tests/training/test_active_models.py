@@ -1,0 +1,133 @@
+"""What has stopped is no longer computed, and nobody can tell: neither the models that go on, nor monitors."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from gpumlp import EarlyStopping, Folds, KeepBest, Network, Trainer, schedules
+from gpumlp.network.architecture import build_architecture
+from gpumlp.network.members import Member
+from gpumlp.training import active
+from gpumlp.training.monitors import Monitor, Stop
+
+N = 6
+
+
+class StopAt(Monitor):
+    """Stops each model after an epoch of its own, and remembers what it has seen."""
+
+    def __init__(self, ends):
+        self.ends, self.seen = np.asarray(ends), []
+
+    def training_began(self, run):
+        self.n_models = run.n_models
+
+    def epoch_ended(self, report):
+        self.seen.append({name: value.copy() for name, value in report.values.items()})
+        return Stop("enough", self.ends <= report.epoch)
+
+
+@pytest.fixture(params=["alike", "mixed"])
+def members(request):
+    widths = [4] * N if request.param == "alike" else [3, 3, 7, 5, 5, 2]
+    rates = (0.25,) if request.param == "alike" else (0.0,)
+    nets = [build_architecture((5, w, 3), ["relu"], "softmax", "categorical_cross_entropy") for w in widths]
+    return [Member(net, rates, seed=3, model_id=m) for m, net in enumerate(nets)]
+
+
+def data(n_rows=29):
+    draw = np.random.default_rng(4)
+    return draw.standard_normal((n_rows, 5)), draw.integers(0, 3, n_rows)
+
+
+def run(members, backend, monitors, options=None, fit=None, epochs=7):
+    net = Network.mixed(members, dtype="float64", backend=backend)
+    trainer = Trainer(net, batch_size=8, on_divergence="stop", **{"learning_rate": 0.05, **(options or {})})
+    history = trainer.fit(*data(), epochs, validation=data(15), monitors=monitors, **(fit or {}))
+    return net, trainer, history
+
+
+def rebuilt(monkeypatch):
+    """Count how often a stack is rebuilt."""
+    sizes, build = [], active.part_of
+    monkeypatch.setattr(active, "part_of", lambda whole, models: sizes.append(len(models)) or build(whole, models))
+    return sizes
+
+
+def never(monkeypatch):
+    monkeypatch.setattr(active, "WORTH_REBUILDING", 2.0)
+
+
+OPTIONS = [
+    ({}, {}),
+    ({"optimizer": "momentum", "l2": np.linspace(0, 0.1, N), "clip_norm": np.linspace(0.1, 1, N)}, {}),
+    ({"schedule": [schedules.exponential(1 - 0.1 * m) for m in range(N)]}, {}),
+    ({"schedule": "reduce_on_plateau(patience=0)"}, {}),
+    ({"shuffle": "shared", "steps_per_launch": 3}, {"sample_weight": np.random.default_rng(5).random((N, 29))}),
+    ({}, {"folds": Folds(tuple(np.arange(f, 29, 2)[:14] for f in range(2)), tuple(m % 2 for m in range(N)))}),
+]
+
+
+@pytest.mark.parametrize("which", range(len(OPTIONS)))
+def test_models_go_on_with_the_same_numbers_when_others_have_stopped(which, members, backend, monkeypatch):
+    ends, (options, fit) = [2, 7, 1, 4, 7, 4], OPTIONS[which]
+    watching = StopAt(ends), KeepBest("cost")
+    sizes = rebuilt(monkeypatch)
+    net, trainer, history = run(members, backend, watching, options, fit)
+    assert sizes == [4, 2]
+    never(monkeypatch)
+    others = StopAt(ends), KeepBest("cost")
+    its_net, its_trainer, its_history = run(members, backend, others, options, fit)
+    assert sizes == [4, 2]
+    equal = partial(np.allclose, rtol=1e-10, atol=1e-12) if backend == "cuda" else np.array_equal
+    assert equal(net.backend.to_host(net.parameters.theta), its_net.backend.to_host(its_net.parameters.theta))
+    for name in trainer.state:
+        mine, its = (t.net.backend.to_host(t.state[name]) for t in (trainer, its_trainer))
+        assert equal(mine, its)
+    assert history.stopped == its_history.stopped
+    for name in history:
+        assert equal(history[name], its_history[name], equal_nan=True), name
+    assert [sorted(values) for values in watching[0].seen] == [sorted(values) for values in others[0].seen]
+    assert trainer.step_count == its_trainer.step_count
+
+
+def test_a_trainer_goes_on_with_all_models_in_its_next_fit(members, backend, monkeypatch):
+    net, trainer, _ = run(members, backend, [StopAt([1, 1, 1, 1, 3, 3])], epochs=3)
+    trainer.fit(*data(), 2)
+    never(monkeypatch)
+    its_net, its_trainer, _ = run(members, backend, [StopAt([1, 1, 1, 1, 3, 3])], epochs=3)
+    its_trainer.fit(*data(), 2)
+    assert np.allclose(net.predict(data()[0]), its_net.predict(data()[0]), rtol=1e-10, atol=0)
+
+
+def test_a_model_that_diverges_late_is_given_its_last_finite_weights(members, backend):
+    rates = np.full(N, 1e-2)
+    net, trainer, _ = run(members, backend, [StopAt([1, 1, 9, 9, 9, 9])], {"learning_rate": rates}, epochs=2)
+    assert not trainer.has_diverged.any()
+    trainer.hyper.values["eta"][:, 3] = 1e300
+    before = [w.copy() for w in net.alone(3).weights]
+    history = trainer.fit(*data(), 4, monitors=[StopAt([3, 3, 9, 9, 9, 9])])
+    assert trainer.has_diverged.tolist() == [False, False, False, True, False, False]
+    assert "diverged" in history.stopped[3]
+    assert all(np.array_equal(x, y) for x, y in zip(net.alone(3).weights, before, strict=True))
+
+
+def test_early_stopping_gives_every_model_its_best_weights_back(members, backend, monkeypatch):
+    stopping = EarlyStopping("validation_cost", patience=1)
+    sizes = rebuilt(monkeypatch)
+    net, _, history = run(members, backend, [stopping], {"learning_rate": 0.2}, epochs=30)
+    assert sizes
+    best = np.nanmin(history["validation_cost"], axis=0)
+    assert np.allclose(net.evaluate(*data(15))["cost"], best, rtol=1e-9)
+
+
+def test_neighbours_are_copied_together():
+    assert [(a, b) for a, b in active.neighbours(np.array([0, 1, 4, 6, 7]))] == [
+        (slice(0, 2), slice(0, 2)),
+        (slice(2, 3), slice(4, 5)),
+        (slice(3, 5), slice(6, 8)),
+    ]
+    assert list(active.neighbours(np.array([], int))) == []
