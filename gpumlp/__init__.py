@@ -16,10 +16,14 @@ from gpumlp.saved_model import SavedModel, load
 from gpumlp.training import schedules
 from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice, Measurement
+from gpumlp.training.delta_norms import DeltaNorms
 from gpumlp.training.folds import Folds
 from gpumlp.training.history import History
+from gpumlp.training.memory import MemoryPlan, plan_memory
+from gpumlp.training.mlflow_log import MlflowLog
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
 from gpumlp.training.progress import ProgressBar
+from gpumlp.training.tensorboard_log import TensorBoardLog
 from gpumlp.training.trainer import Trainer
 from gpumlp.training.tuning import tune
 
@@ -36,6 +40,7 @@ __all__ = [
     "Choice",
     "Cost",
     "CsvLog",
+    "DeltaNorms",
     "EarlyStopping",
     "FleetSearchCV",
     "Folds",
@@ -45,7 +50,9 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "Measurement",
+    "MemoryPlan",
     "Metric",
+    "MlflowLog",
     "Monitor",
     "Network",
     "ProgressBar",
@@ -53,6 +60,7 @@ __all__ = [
     "Stop",
     "Sweep",
     "SweepResult",
+    "TensorBoardLog",
     "Trainer",
     "UpdateRule",
     "__version__",
@@ -63,6 +71,7 @@ __all__ = [
     "errors",
     "get_backend",
     "load",
+    "plan_memory",
     "register",
     "rules",
     "schedules",

@@ -133,10 +133,11 @@ def save(found: Run, folder: Path) -> list[Path]:
     Without matplotlib there are JSON and Markdown, and a line says what brings the figures.
     """
     from gpumlp.bench import page, plots, tables
+    from gpumlp.pages.figures import why_missing
 
     stem = free_stem(folder)
     written = [found.save(folder / f"{stem}.json"), write(folder / f"{stem}.md", tables.as_markdown(found))]
-    if plots.why_missing():
+    if why_missing():
         tell('note      no plots and no page: they need matplotlib; install it: pip install "gpumlp[bench]"')
         return written
     written.append(write(folder / f"{stem}.html", page.as_html(found)))
