@@ -98,6 +98,7 @@ def test_a_configuration_that_ended_its_process_is_told_with_status_3(gpumlp, sp
         yield from run_trials(task, trials[1:], pulse)
 
     monkeypatch.setattr(executors, "run_trials", with_one_lost)
+    monkeypatch.setattr(executors, "MODELS_AT_A_TIME", 10)  # all in one batch
     for _ in range(2):
         ended = gpumlp("sweep", space, "iris", "--out", tmp_path, *FEW, "--json")
         assert ended.status == 3

@@ -9,7 +9,7 @@ import sys
 
 from dying import deadly_sweep
 
-from gpumlp.ensembles import OnRay, Watcher
+from gpumlp.ensembles import OnRay, Watcher, executors
 
 
 class Killer(Watcher):
@@ -24,5 +24,6 @@ class Killer(Watcher):
 
 if __name__ == "__main__":
     folder, address, rows = sys.argv[1:]
+    executors.MODELS_AT_A_TIME = 24
     sweep, X, y = deadly_sweep({})
     sweep.run(X, y, folder, executor=OnRay(address), watcher=Killer(int(rows)))

@@ -8,11 +8,8 @@ from pathlib import Path
 
 from interrupted import small_sweep
 
-from gpumlp.ensembles import executors
 from gpumlp.ensembles.trials import Task
 from gpumlp.training.monitors import Monitor
-
-executors.MODELS_AT_A_TIME = 24  # 3 batches of 8 configurations
 
 ENDS = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),

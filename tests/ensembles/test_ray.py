@@ -17,7 +17,7 @@ from test_sweep import timeless
 
 import gpumlp
 from gpumlp.backends import threads
-from gpumlp.ensembles import OnRay, Sweep, Watcher
+from gpumlp.ensembles import OnRay, Sweep, Watcher, executors
 from gpumlp.ensembles.executors import batches_of
 from gpumlp.ensembles.lone import run_alone
 from gpumlp.ensembles.ray_executor import Piece, contiguous, n_slots, placed, spread
@@ -45,6 +45,12 @@ def environment():
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(HERE)]))  # of the workers
         yield
+
+
+@pytest.fixture(autouse=True)
+def three_batches(monkeypatch):
+    """8 configurations on 3 folds in each batch of the small sweep."""
+    monkeypatch.setattr(executors, "MODELS_AT_A_TIME", 24)
 
 
 @pytest.fixture(scope="module")
