@@ -13,7 +13,7 @@ from pathlib import Path
 import bad_files as bad
 import numpy as np
 import pytest
-from bad_files import CSV, HUGE, X, Y, claiming, idx, npy_bytes, put, put_npz, put_zip
+from bad_files import CSV, HUGE, QUANTILES, X, Y, claiming, idx, npy_bytes, put, put_npz, put_zip
 
 import gpumlp
 from gpumlp.cli import main
@@ -523,9 +523,9 @@ MODELS = (
             make=lambda: put_zip("m.npz", ("header.json", b" " * (2**24 + 1)), pack=zipfile.ZIP_DEFLATED)),
     loading("another format", "is no gpumlp model", "its header does not say so", "gpumlp train --save",
             header=lambda h: h.update(format="zip")),
-    loading("newer", "format version 99", "reads versions up to 1", "install that",
+    loading("newer", "format version 99", "reads versions up to 2", "install that",
             header=lambda h: h.update(version=99)),
-    loading("a version that is text", "format version '1'", "reads versions up to 1", "install",
+    loading("a version that is text", "format version '1'", "reads versions up to 2", "install",
             header=lambda h: h.update(version="1")),
     loading("no sizes", "header.json has no entry", "'sizes'", "save the model again", header=lambda h: h.pop("sizes")),
     loading("negative sizes", "-5", "whole numbers of at least 1", "save the model again",
@@ -618,6 +618,23 @@ MODELS = (
             arrays=lambda a: a.update({"b0.npy": npy_bytes(np.full((1, 5), NAN, np.float32))})),
     loading("a scale of 0", "x_scale", "not above 0", "damaged",
             arrays=lambda a: a.update({"x_scale.npy": npy_bytes(np.zeros(3))})),
+    loading("another scaling", "unknown scaling 'quantil'", "did you mean 'quantile'?", "save the model again",
+            header=lambda h: h.update(scaling={"kind": "quantil"})),
+    loading("a scaling in one word", "scaling is 'quantile'", "expected its kind", "save the model again",
+            header=lambda h: h.update(scaling="quantile")),
+    loading("a scaling of too many quantiles", "4000000000000 quantiles", "expected a whole number from 1 to 1000",
+            "save the model again", header=lambda h: h.update(scaling={"kind": "quantile", "quantiles": HUGE})),
+    loading("quantiles that are missing", "missing ['x_kept', 'x_quantiles']", "arrays", "damaged or forged",
+            header=lambda h: h.update(scaling={"kind": "quantile", "quantiles": 4})),
+    loading("quantiles that fall", "x_quantiles fall", "expected ascending ones", "save the model again",
+            make=lambda: bad.put_model(of=bad.by_quantiles(),
+                                       arrays=lambda a: a.update({"x_quantiles.npy": npy_bytes(-QUANTILES)}))),
+    loading("quantiles of NaN", "x_quantiles holds values that are not finite", "m.npz", "train the model again",
+            make=lambda: bad.put_model(of=bad.by_quantiles(),
+                                       arrays=lambda a: a.update({"x_quantiles.npy": npy_bytes(QUANTILES * NAN)}))),
+    loading("quantiles of other features", "x_quantiles is float64 (4, 2)", "needs float64 (4, 3)", "damaged",
+            make=lambda: bad.put_model(of=bad.by_quantiles(),
+                                       arrays=lambda a: a.update({"x_quantiles.npy": npy_bytes(QUANTILES[:, :2])}))),
     loading("a bomb", "MiB of memory are needed", "the limit here is 1 MiB", "GPUMLP_MAX_DATA",
             make=lambda: _model_bomb(), env={"GPUMLP_MAX_DATA": "1MiB"}),
     loading_safetensors("a head without end", "claims a head of 18446744073709551615 bytes", "may take", "",
@@ -687,6 +704,10 @@ COMMANDS = (
             "train t.csv --cost poisson --output exp --quiet", "-2.5", "poisson", ""),
     command("a data folder without target", lambda: bad.put_folder(with_target=False), "train set.d",
             "holds features alone", "expected a target", "convert the data again"),
+    command("an unknown scaling", with_table, "train t.csv --scale quantil", "unknown scaling 'quantil'", "",
+            "did you mean 'quantile'?"),
+    command("two scalings", with_table, "train t.csv --standardise --scale none", "--standardise and --scale none",
+            "contradict each other", "leave one out"),
     command("prediction: a model that is none", with_table, "predict t.csv t.csv", "is no gpumlp model", "damaged",
             "save it again"),
     command("prediction: too few features", lambda: (bad.put_model(), put("x.csv", "a,b\n1,2\n")),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.data import Standardiser
+from gpumlp.data import QuantileNormaliser, Standardiser
 from gpumlp.errors import ConfigurationError, ModelFileError
 from gpumlp.formulas.activations import ACTIVATIONS
 from gpumlp.saved_model import HEADER, VERSION, SavedModel
@@ -41,7 +41,15 @@ def rewrite(path, change_header=lambda header: None, change_arrays=lambda arrays
             archive.writestr(name, member.getvalue())
 
 
-@pytest.mark.parametrize("model", [classifier(), classifier(n_models=3), classifier(dtype="float64"), regression()])
+def by_quantiles():
+    model = classifier()
+    model.scaler = QuantileNormaliser.fit(X, np.array([False, True, False]))
+    return model
+
+
+@pytest.mark.parametrize(
+    "model", [classifier(), classifier(n_models=3), classifier(dtype="float64"), regression(), by_quantiles()]
+)
 def test_a_model_that_is_saved_and_loaded_predicts_the_same(model, tmp_path):
     loaded = gpumlp.load(model.save(tmp_path / "model"))
     assert np.array_equal(loaded.outputs(X), model.outputs(X))
@@ -49,6 +57,12 @@ def test_a_model_that_is_saved_and_loaded_predicts_the_same(model, tmp_path):
     assert loaded.feature_names == model.feature_names
     assert loaded.target_name == model.target_name
     assert (loaded.network.seeds, loaded.network.model_ids) == (model.network.seeds, model.network.model_ids)
+
+
+def test_a_file_has_the_lowest_version_that_can_say_what_is_in_it(tmp_path):
+    for model, version in ((classifier(), 1), (regression(), 1), (by_quantiles(), 2)):
+        with zipfile.ZipFile(model.save(tmp_path / "m.npz")) as archive:
+            assert json.loads(archive.read(HEADER))["version"] == version
 
 
 def test_definitions_with_parameters_come_back_with_them(tmp_path):

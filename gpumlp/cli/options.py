@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from gpumlp.data import Scaler, Standardiser, scaler_named
 from gpumlp.errors import ConfigurationError, unknown_name
 
 TASKS = ("classification", "regression")
@@ -62,6 +63,16 @@ Standardise = Annotated[
         "--standardize/--no-standardize",
         panel=DATA,
         help="Bring each feature to mean 0 and deviation 1, as measured on the training rows. Recommended for pixels.",
+    ),
+]
+Scale = Annotated[
+    str | None,
+    option(
+        "--scale",
+        panel=DATA,
+        metavar="NAME",
+        help="Of the features, as measured on the training rows: none; standardise, as --standardise; or quantile, by "
+        "their ranks to a normal distribution, for features with long tails.",
     ),
 ]
 Hidden = Annotated[
@@ -259,6 +270,16 @@ def batch_rows(text: str) -> int | str:
 def micro_batch_rows(text: str) -> int | str | None:
     """Read a number of rows, "auto" or "none"; Trainer refuses everything else."""
     return None if text.strip().lower() == "none" else batch_rows(text)
+
+
+def scaler_kind(scale: str | None, standardise: bool) -> type[Scaler] | None:
+    """Return what --scale and --standardise ask for; raise ConfigurationError if they contradict each other."""
+    if scale is None:
+        return Standardiser if standardise else None
+    name = scale.strip().lower().replace("standardize", Standardiser.name)
+    if standardise and name != Standardiser.name:
+        raise ConfigurationError(f"--standardise and --scale {scale} contradict each other; leave one out")
+    return None if name == "none" else scaler_named(name)
 
 
 def expect_task(name: str | None) -> None:

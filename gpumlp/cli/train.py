@@ -19,7 +19,7 @@ from gpumlp.cli.places import check_place
 from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.cli.watching import Watchers, add_model, write_report
-from gpumlp.data import Standardiser, load_table
+from gpumlp.data import Scaler, load_table
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
@@ -40,6 +40,7 @@ def train(
     task: opt.TaskName = None,
     val_fraction: opt.ValFraction = None,
     standardise: opt.Standardise = False,
+    scale: opt.Scale = None,
     hidden: opt.Hidden = "100",
     activation: opt.ActivationNames = "relu",
     output: opt.Output = None,
@@ -96,6 +97,7 @@ def train(
     check_place(log, "--log", (".csv", ".jsonl"))
     check_place(report, "--report", (".html", ".htm"))
     opt.expect_task(task)
+    scaling = opt.scaler_kind(scale, standardise)
     checkpoints = checkpoints_in(checkpoint, every, keep, resume)
     watchers = Watchers.of(
         ctx,
@@ -135,7 +137,7 @@ def train(
         nvtx=nvtx or None,
         micro_batch=opt.micro_batch_rows(micro_batch),
     )
-    model = package(problem, net, parts.train, standardise)
+    model = package(problem, net, parts.train, scaling)
     if not quiet:
         describe(problem, parts, model, f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}")
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
@@ -152,10 +154,10 @@ def train(
             tell(f"{what:<9} {place}")
 
 
-def package(problem: Problem, net: Network, rows: Array, standardise: bool) -> SavedModel:
+def package(problem: Problem, net: Network, rows: Array, scaling: type[Scaler] | None) -> SavedModel:
     """Return the network with all that belongs to it; scalings are measured on the training rows alone."""
     table = problem.table
-    scaler = Standardiser.fit(table.X[rows]) if standardise else None
+    scaler = scaling.fit(table.X[rows]) if scaling else None
     y_scaler = target_scaler(problem, net.architecture.cost, rows)
     return SavedModel(net, problem.task, problem.classes, table.feature_names, table.target_name, scaler, y_scaler)
 
@@ -168,11 +170,15 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -
     rows = ", ".join(f"{len(part):,} {use}" for part, use in uses if len(part))
     kinds = [f"{kind} normalisation" for kind in dict.fromkeys(net.architecture.normalisation) if kind]
     names = ", ".join([*(a.name for a in net.architecture.activations), *kinds, net.architecture.cost.name])
-    scaled = [name for name, scaler in (("features", model.scaler), ("target", model.target_scaler)) if scaler]
+    scaled = [
+        f"{name} ({scaler.name})"
+        for name, scaler in (("features", model.scaler), ("target", model.target_scaler))
+        if scaler
+    ]
     tell(f"task      {problem.reason}")
     tell(f"data      {len(X):,} rows, {X.shape[1]:,} features, {kind}; {rows}")
     if scaled:
-        tell(f"scaling   {' and '.join(scaled)} standardised on the training rows; predictions are in the data's units")
+        tell(f"scaling   {' and '.join(scaled)}, measured on the training rows; predictions are in the data's units")
     largest = max(float(X.max()), -float(X.min()))
     if not model.scaler and largest > LARGE:
         tell(f"hint      features reach {largest:g}; --standardise usually helps")

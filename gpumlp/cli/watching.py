@@ -118,7 +118,18 @@ def outcome(problem: Problem, model: SavedModel, rows: Array, what: str) -> Outc
 def summary(watchers: Watchers, problem: Problem, parts: Parts, result: dict[str, Any]) -> dict[str, Any]:
     """Return the facts of a training by name."""
     options, uses = watchers.options, {"train": parts.train, "choose the epoch": parts.choice, "test": parts.test}
-    names = ("optimizer", "lr", "l2", "clip_norm", "schedule", "dropout", "early_stopping", "standardise", "seed")
+    names = (
+        "optimizer",
+        "lr",
+        "l2",
+        "clip_norm",
+        "schedule",
+        "dropout",
+        "early_stopping",
+        "standardise",
+        "scale",
+        "seed",
+    )
     scored = [name for name in ("accuracy", "r2", "rmse") if name in result]
     return {
         "task": problem.reason,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data import Standardiser
+from gpumlp.data import Scaler, Standardiser
 from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.registry import UNIT
 from gpumlp.network.network import Network
@@ -35,7 +35,7 @@ class SavedModel:
     classes: HostArray | None = None
     feature_names: tuple[str, ...] | None = None
     target_name: str | None = None
-    scaler: Standardiser | None = None
+    scaler: Scaler | None = None
     target_scaler: Standardiser | None = None
 
     def outputs(self, X: Any) -> HostArray:
