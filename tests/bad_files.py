@@ -14,7 +14,7 @@ import pytest
 
 import gpumlp
 from gpumlp.convert import save_safetensors
-from gpumlp.data import QuantileNormaliser, Standardiser, open_blocks, write_folder
+from gpumlp.data import OneHot, QuantileNormaliser, Standardiser, open_blocks, write_folder
 from gpumlp.saved_model import HEADER, SavedModel
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -123,6 +123,14 @@ QUANTILES = QuantileNormaliser.fit(X).quantiles
 
 def by_quantiles():
     return replace(model(), scaler=QuantileNormaliser.fit(X))
+
+
+NAMED_ROWS = "id,a,y\nu,1,0\nv,2,1\nw,3,0\n"
+
+
+def by_columns():
+    columns = OneHot(("a", "b"), (None, ("u", "v")))
+    return replace(model(), columns=columns, feature_names=columns.feature_names, target_name=None)
 
 
 def put_model(header=None, arrays=None, extra=(), name="m.npz", of=None):

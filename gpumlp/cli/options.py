@@ -75,6 +75,16 @@ Scale = Annotated[
         "their ranks to a normal distribution, for features with long tails.",
     ),
 ]
+Categorical = Annotated[
+    str,
+    option(
+        "--categorical",
+        panel=DATA,
+        metavar="NAMES",
+        help="Columns whose values are categories though they are numbers: zip,month. Columns of text always are "
+        "(csv, parquet and arrow files with names). Each category of the training rows becomes a feature of 0 and 1.",
+    ),
+]
 Hidden = Annotated[
     str,
     option(
@@ -270,6 +280,11 @@ def batch_rows(text: str) -> int | str:
 def micro_batch_rows(text: str) -> int | str | None:
     """Read a number of rows, "auto" or "none"; Trainer refuses everything else."""
     return None if text.strip().lower() == "none" else batch_rows(text)
+
+
+def column_names(text: str) -> tuple[str, ...]:
+    """Return the names of columns in a list with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def scaler_kind(scale: str | None, standardise: bool) -> type[Scaler] | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpumlp.data import Standardiser, Table, describe_task, encode_labels, tell_task, train_validation_split
+from gpumlp.data import OneHot, Standardiser, Table, describe_task, encode_labels, tell_task, train_validation_split
 from gpumlp.errors import DataError
 from gpumlp.formulas.costs import Cost
 from gpumlp.formulas.registry import REALS
@@ -80,6 +80,17 @@ def split(problem: Problem, fraction: float | None, choosing: bool, seed: int) -
     train, test = _part(problem, train, fraction, seed) if fraction else (train, none)
     train, choice = _part(problem, train, CHOICE_SHARE, seed) if choosing else (train, none)
     return Parts(train, choice, test)
+
+
+def encode(problem: Problem, rows: Array) -> tuple[Problem, OneHot | None]:
+    """Return the problem with features for its categorical columns, as learned from some rows, and how they came about.
+
+    A problem without such columns is returned as it is, with None.
+    """
+    if problem.table.texts is None:
+        return problem, None
+    columns = OneHot.fit(problem.table, rows)
+    return replace(problem, table=columns.transform(problem.table)), columns
 
 
 def target_scaler(problem: Problem, cost: Cost, train: Array) -> Standardiser | None:

@@ -12,14 +12,15 @@ import typer
 from gpumlp import __version__
 from gpumlp.backends import threads
 from gpumlp.cli import options as opt
-from gpumlp.cli.errors import tell
+from gpumlp.cli.errors import printable, tell
 from gpumlp.cli.interruption import going_on
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.places import check_place
-from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, pose, split, target_scaler
+from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, encode, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.cli.watching import Watchers, add_model, write_report
-from gpumlp.data import Scaler, load_table
+from gpumlp.data import OneHot, Scaler, load_table
+from gpumlp.data.files import listed
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
@@ -41,6 +42,7 @@ def train(
     val_fraction: opt.ValFraction = None,
     standardise: opt.Standardise = False,
     scale: opt.Scale = None,
+    categorical: opt.Categorical = "",
     hidden: opt.Hidden = "100",
     activation: opt.ActivationNames = "relu",
     output: opt.Output = None,
@@ -110,8 +112,11 @@ def train(
         quiet=quiet,
     )
     monitors = watchers.monitors()
-    problem = pose(load_table(data, target=target, header=opt.header_mode(header)), task)
+    named = opt.column_names(categorical)
+    problem = pose(load_table(data, target=target, header=opt.header_mode(header), categorical=named), task)
     parts = split(problem, val_fraction, early_stopping is not None, seed)
+    with notes_told(not quiet):
+        problem, columns = encode(problem, parts.train)
     X, default = problem.table.X, DEFAULTS[problem.task]
     net = Network(
         (X.shape[1], *opt.hidden_sizes(hidden), problem.n_out),
@@ -137,7 +142,7 @@ def train(
         nvtx=nvtx or None,
         micro_batch=opt.micro_batch_rows(micro_batch),
     )
-    model = package(problem, net, parts.train, scaling)
+    model = package(problem, net, parts.train, scaling, columns)
     if not quiet:
         describe(problem, parts, model, f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}")
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
@@ -154,12 +159,18 @@ def train(
             tell(f"{what:<9} {place}")
 
 
-def package(problem: Problem, net: Network, rows: Array, scaling: type[Scaler] | None) -> SavedModel:
-    """Return the network with all that belongs to it; scalings are measured on the training rows alone."""
-    table = problem.table
-    scaler = scaling.fit(table.X[rows]) if scaling else None
+def package(
+    problem: Problem, net: Network, rows: Array, scaling: type[Scaler] | None, columns: OneHot | None
+) -> SavedModel:
+    """Return the network with all that belongs to it; scalings are measured on the training rows alone.
+
+    The 0 and 1 of categories stay as they are.
+    """
+    table, classes = problem.table, problem.classes
+    kept = None if columns is None else columns.is_category
+    scaler = scaling.fit(table.X[rows], kept) if scaling else None
     y_scaler = target_scaler(problem, net.architecture.cost, rows)
-    return SavedModel(net, problem.task, problem.classes, table.feature_names, table.target_name, scaler, y_scaler)
+    return SavedModel(net, problem.task, classes, table.feature_names, table.target_name, scaler, y_scaler, columns)
 
 
 def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -> None:
@@ -177,6 +188,10 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -
     ]
     tell(f"task      {problem.reason}")
     tell(f"data      {len(X):,} rows, {X.shape[1]:,} features, {kind}; {rows}")
+    if model.columns is not None:
+        counts = zip(model.columns.names, model.columns.categories, strict=True)
+        told = listed(f"{name} ({len(texts)})" for name, texts in counts if texts is not None)
+        tell(f"columns   {len(model.columns.names)}, of these with categories: {printable(told)}")
     if scaled:
         tell(f"scaling   {' and '.join(scaled)}, measured on the training rows; predictions are in the data's units")
     largest = max(float(X.max()), -float(X.min()))

@@ -2,6 +2,7 @@
 
 from gpumlp.data.blocks import Blocks
 from gpumlp.data.builtin import BUILTIN, load_builtin, load_table
+from gpumlp.data.categories import OneHot, expect_columns
 from gpumlp.data.folder import Manifest, verify_folder, write_folder
 from gpumlp.data.readers import open_blocks, read_table
 from gpumlp.data.scaling import SCALERS, QuantileNormaliser, Scaler, Standardiser, scaler_named
@@ -14,6 +15,7 @@ __all__ = [
     "SCALERS",
     "Blocks",
     "Manifest",
+    "OneHot",
     "QuantileNormaliser",
     "Scaler",
     "Standardiser",
@@ -21,6 +23,7 @@ __all__ = [
     "check_finite",
     "describe_task",
     "encode_labels",
+    "expect_columns",
     "k_folds",
     "load_builtin",
     "load_table",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpumlp.saved_model.model import SavedModel
 
 FORMAT = "gpumlp model"
-VERSION = 2  # 2 says more of how rows become features: a scaling by quantiles
+VERSION = 2  # 2 says more of how rows become features: a scaling by quantiles, categorical columns
 MAX_HEADER = 16 * 2**20  # bytes; a header with a million feature names stays below
 
 
@@ -54,8 +54,12 @@ def header_of(model: SavedModel) -> dict[str, Any]:
 
 def _preparation(model: SavedModel) -> dict[str, Any]:
     """Return what version 1 cannot say of how rows become features."""
-    plain = model.scaler is None or isinstance(model.scaler, Standardiser)
-    return {} if model.scaler is None or plain else {"scaling": model.scaler.header()}
+    found: dict[str, Any] = {}
+    if model.scaler is not None and not isinstance(model.scaler, Standardiser):
+        found["scaling"] = model.scaler.header()
+    if model.columns is not None:
+        found["columns"] = model.columns.header()
+    return found
 
 
 def arrays_of(model: SavedModel) -> dict[str, HostArray]:

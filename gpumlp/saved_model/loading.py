@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpumlp.data import Scaler, Standardiser, scaler_named
+from gpumlp.data import OneHot, Scaler, Standardiser, scaler_named
 from gpumlp.data.files import listed, one_line, shortened
 from gpumlp.data.limits import LARGER, expect_room
 from gpumlp.errors import ConfigurationError, DataError, GpumlpError, ModelFileError, readable_bytes
@@ -189,6 +189,12 @@ def _furnish(file: TensorFile, header: dict[str, Any], net: Network, arrays: dic
     for name, (kind, of_scaling, length) in _scalings(file, header, net).items():
         with damage_told(path, f"{name}_"):
             scalers[name] = kind.restored({part: arrays[f"{name}_{part}"] for part in kind.layout(of_scaling, length)})
+    columns = None
+    if "columns" in header:
+        with damage_told(path):
+            columns = OneHot.restored(header["columns"])
+        if names is None or list(columns.feature_names) != names:
+            raise ModelFileError(f"{path}: feature_names are not those of its columns; it is damaged, save it again")
     return SavedModel(
         net,
         task,
@@ -197,6 +203,7 @@ def _furnish(file: TensorFile, header: dict[str, Any], net: Network, arrays: dic
         target_name,
         scalers.get("x"),
         scalers.get("y"),
+        columns,
     )
 
 

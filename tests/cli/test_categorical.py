@@ -1,0 +1,103 @@
+"""Columns of text from the file to the answers: train learns their categories, predict takes them by name."""
+
+import numpy as np
+import pytest
+from csv_text import as_csv
+
+import gpumlp as package
+from gpumlp.cli.problem import encode, pose, split
+from gpumlp.data import read_table
+
+COLOURS, SHAPES = ("red", "green", "blue", ""), ("round", "flat")
+NAMES = ("size", "colour", "zip", "shape", "price")
+
+
+@pytest.fixture
+def goods(tmp_path):
+    """Goods whose price depends on their colour and on a number that is none."""
+    random = np.random.default_rng(1)
+    size, colour, zips = random.normal(5, 2, 120).round(3), random.integers(0, 4, 120), random.integers(0, 3, 120)
+    price = size + 10 * colour + 7 * (zips == 1)
+    columns = [
+        size,
+        [COLOURS[c] for c in colour],
+        [(101, 7, 33)[z] for z in zips],
+        [SHAPES[i % 2] for i in range(120)],
+        price,
+    ]
+    path = tmp_path / "goods.csv"
+    path.write_text(as_csv(NAMES, columns))
+    return path, columns
+
+
+def write(path, columns, names):
+    path.write_text(as_csv(names, [columns[NAMES.index(name)] for name in names]))
+    return path
+
+
+@pytest.fixture
+def model(gpumlp, goods, tmp_path):
+    ended = gpumlp(
+        *("train", goods[0], "--categorical", "zip", "--scale", "standardise", "--hidden", 8, "--lr", 0.05),
+        *("--epochs", 60, "--seed", 4, "--save", tmp_path / "m.npz"),
+    )
+    assert ended.status == 0, ended.err
+    assert "columns   4, of these with categories: colour (4), zip (3), shape (2)" in ended.err
+    assert float(ended.out.partition("R2 ")[2].partition(" ")[0]) > 0.9
+    return tmp_path / "m.npz"
+
+
+def test_the_saved_model_knows_the_training_rows_alone_and_leaves_0_and_1_as_they_are(goods, model):
+    loaded = package.load(model)
+    problem = pose(read_table(goods[0], categorical=["zip"]), None)
+    rows = split(problem, None, choosing=False, seed=4).train
+    encoded, columns = encode(problem, rows)
+    assert loaded.columns == columns
+    assert loaded.feature_names == encoded.table.feature_names
+    assert loaded.feature_names[:2] + loaded.feature_names[5:6] == ("size", "colour=", "zip=101")
+    assert loaded.scaler.mean.tolist() == [encoded.table.X[rows, 0].mean(), *[0.0] * 9]
+    assert loaded.scaler.scale[1:].tolist() == [1.0] * 9
+
+
+def test_raw_columns_are_predicted_as_the_features_that_training_made_of_them(gpumlp, goods, model):
+    loaded = package.load(model)
+    table = read_table(goods[0], categorical=["zip"])
+    encoded = loaded.columns.transform(table).X
+    expected = loaded.predict(encoded)
+    assert np.array_equal(loaded.predict(table), expected)
+    ended = gpumlp("predict", model, goods[0])
+    assert ended.out.split()[1:] == expected.astype(str).tolist()
+    assert "R2" in ended.err
+
+
+def test_columns_are_found_by_name_with_and_without_a_target(gpumlp, goods, model, tmp_path):
+    expected = gpumlp("predict", model, goods[0]).out
+    others = [("price", "shape", "zip", "colour", "size"), ("zip", "shape", "size", "colour"), NAMES[:-1]]
+    for names in others:
+        ended = gpumlp("predict", model, write(tmp_path / "x.csv", goods[1], names))
+        assert (ended.status, ended.out) == (0, expected)
+        assert ("R2" in ended.err) == ("price" in names)
+
+
+def test_a_table_of_arrow_is_predicted_as_the_text_table(gpumlp, goods, model, tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = dict(zip(NAMES, goods[1], strict=True))
+    columns["colour"] = [colour or None for colour in columns["colour"]]
+    parquet.write_table(arrow.table(columns), tmp_path / "x.parquet")
+    assert gpumlp("predict", model, tmp_path / "x.parquet").out == gpumlp("predict", model, goods[0]).out
+
+
+def test_a_category_that_is_new_is_told_of_and_is_none_of_those_known(gpumlp, goods, model, tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("size,colour,zip,shape\n5,violet,7,flat\n5,red,7,flat\n")
+    ended = gpumlp("predict", model, path)
+    assert ended.err == (
+        "note      column 'colour' holds 'violet' in 1 row, of which no training row is: 0 at all its categories\n"
+    )
+    features = np.zeros((1, 10))
+    features[0, [0, 7, 8]] = 5, 1, 1
+    loaded = package.load(model)
+    assert [loaded.feature_names[i] for i in (0, 7, 8)] == ["size", "zip=7", "shape=flat"]
+    assert ended.out.split()[1] == str(loaded.predict(features)[0])
+    refused = gpumlp("predict", model, path, "--unseen", "error")
+    assert (refused.status, refused.out) == (2, "")
