@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpumlp.data import OneHot, Standardiser, Table, describe_task, encode_labels, tell_task, train_validation_split
+from gpumlp.data import (
+    OneHot,
+    Scaler,
+    Standardiser,
+    Table,
+    describe_task,
+    encode_labels,
+    tell_task,
+    train_validation_split,
+)
 from gpumlp.errors import DataError
 from gpumlp.formulas.costs import Cost
 from gpumlp.formulas.registry import REALS
@@ -91,6 +100,15 @@ def encode(problem: Problem, rows: Array) -> tuple[Problem, OneHot | None]:
         return problem, None
     columns = OneHot.fit(problem.table, rows)
     return replace(problem, table=columns.transform(problem.table)), columns
+
+
+def feature_scaler(
+    problem: Problem, rows: Array, scaling: type[Scaler] | None, columns: OneHot | None
+) -> Scaler | None:
+    """Return what scales the features as measured on some rows, if anything; the 0 and 1 of categories stay."""
+    if scaling is None:
+        return None
+    return scaling.fit(problem.table.X[rows], None if columns is None else columns.is_category)
 
 
 def target_scaler(problem: Problem, cost: Cost, train: Array) -> Standardiser | None:

@@ -16,7 +16,7 @@ from gpumlp.cli.errors import printable, tell
 from gpumlp.cli.interruption import going_on
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.places import check_place
-from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, encode, pose, split, target_scaler
+from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, encode, feature_scaler, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.cli.watching import Watchers, add_model, write_report
 from gpumlp.data import OneHot, Scaler, load_table
@@ -162,13 +162,9 @@ def train(
 def package(
     problem: Problem, net: Network, rows: Array, scaling: type[Scaler] | None, columns: OneHot | None
 ) -> SavedModel:
-    """Return the network with all that belongs to it; scalings are measured on the training rows alone.
-
-    The 0 and 1 of categories stay as they are.
-    """
+    """Return the network with all that belongs to it; scalings are measured on the training rows alone."""
     table, classes = problem.table, problem.classes
-    kept = None if columns is None else columns.is_category
-    scaler = scaling.fit(table.X[rows], kept) if scaling else None
+    scaler = feature_scaler(problem, rows, scaling, columns)
     y_scaler = target_scaler(problem, net.architecture.cost, rows)
     return SavedModel(net, problem.task, classes, table.feature_names, table.target_name, scaler, y_scaler, columns)
 

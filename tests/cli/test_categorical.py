@@ -6,6 +6,7 @@ from csv_text import as_csv
 
 import gpumlp as package
 from gpumlp.cli.problem import encode, pose, split
+from gpumlp.convert import load_safetensors
 from gpumlp.data import read_table
 
 COLOURS, SHAPES = ("red", "green", "blue", ""), ("round", "flat")
@@ -101,3 +102,28 @@ def test_a_category_that_is_new_is_told_of_and_is_none_of_those_known(gpumlp, go
     assert ended.out.split()[1] == str(loaded.predict(features)[0])
     refused = gpumlp("predict", model, path, "--unseen", "error")
     assert (refused.status, refused.out) == (2, "")
+
+
+def test_a_sweep_takes_the_same_columns_and_saves_them_with_the_best_model(gpumlp, goods, tmp_path):
+    (tmp_path / "space.toml").write_text("hidden = [[6], [8]]\nlearning_rate = [0.05]\nepochs = 4\n")
+    ended = gpumlp(
+        *("sweep", tmp_path / "space.toml", goods[0], "--out", tmp_path / "found", "--n", 2, "--folds", 2, "--quiet"),
+        *("--backend", "numpy", "--categorical", "zip", "--scale", "quantile"),
+    )
+    assert ended.status == 0, ended.err
+    best = package.load(tmp_path / "found" / "best.npz")
+    assert best.columns.categorical == ("colour", "zip", "shape")
+    assert best.scaler.name == "quantile"
+    assert best.scaler.kept.tolist() == best.columns.is_category.tolist()
+    table = read_table(goods[0], categorical=["zip"])
+    assert gpumlp("predict", tmp_path / "found" / "best.npz", goods[0]).out.split()[1:] == (
+        best.predict(table).astype(str).tolist()
+    )
+
+
+def test_what_is_exported_takes_features_and_that_is_told(gpumlp, model):
+    ended = gpumlp("export", model, "--to", "sklearn")
+    assert ended.status == 0
+    assert "X has 10 features, not the 4 columns of a table, which model.features(table) makes of them" in ended.err
+    assert gpumlp("export", model, "--to", "safetensors").err == ""
+    assert load_safetensors(model.with_suffix(".safetensors")).columns == package.load(model).columns
