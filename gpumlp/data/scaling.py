@@ -152,8 +152,7 @@ class QuantileNormaliser:
         p = _probabilities(min(len(X), MOST_QUANTILES))
         quantiles = np.zeros((len(p), n_features))
         for j in np.flatnonzero(~kept):
-            column = np.quantile(X[:, j].astype(np.float64), p, method="hazen")
-            quantiles[:, j] = np.maximum.accumulate(column)  # rounding between equal values must not let it fall
+            quantiles[:, j] = np.quantile(X[:, j].astype(np.float64), p, method="hazen")
         return cls(quantiles, kept)
 
     def transform(self, X: Any, dtype: DTypeLike = np.float32) -> Array:

@@ -60,6 +60,23 @@ def test_the_saved_model_knows_the_training_rows_alone_and_leaves_0_and_1_as_the
     assert loaded.scaler.scale[1:].tolist() == [1.0] * 9
 
 
+@pytest.mark.parametrize("scale", ["none", "standardise", "quantile"])
+def test_what_rows_held_out_hold_changes_nothing_that_is_learned(gpumlp, goods, tmp_path, scale):
+    path, columns = goods
+    held_out = split(pose(read_table(path, categorical=()), None), None, choosing=False, seed=0).test
+    for i in held_out:
+        columns[0][i], columns[1][i] = 1e6, "violet"
+    other = write(tmp_path / "other.csv", columns, NAMES)
+    options = ("--epochs", 2, "--scale", scale, "--quiet", "--save")
+    for name, data in (("a", path), ("b", other)):
+        assert gpumlp("train", data, *options, tmp_path / name).status == 0
+    one, another = (package.load(tmp_path / f"{name}.npz") for name in "ab")
+    assert one.columns == another.columns
+    assert all(np.array_equal(*W) for W in zip(one.network.weights, another.network.weights, strict=True))
+    features = one.features(read_table(path, categorical=()))
+    assert np.array_equal(one.outputs(features), another.outputs(features))
+
+
 def test_raw_columns_are_predicted_as_the_features_that_training_made_of_them(gpumlp, goods, model):
     loaded = package.load(model)
     table = read_table(goods[0], categorical=["zip"])
