@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpumlp.data.normal_quantile import normal_quantile
 from gpumlp.data.table import Array, row_blocks
 from gpumlp.errors import DataError, unknown_name
 
@@ -208,12 +209,9 @@ def _probabilities(n: int) -> NDArray[np.float64]:
 
 
 def _normal(x: NDArray[np.float64], quantiles: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.special import ndtri  # here, as importing gpumlp needs NumPy alone
-
     last = np.interp(x, quantiles, p)  # of equal quantiles it takes the last,
     first = 1 - np.interp(-x, -quantiles[::-1], p)  # and the other way round the first; p is 1 - p reversed
-    result: NDArray[np.float64] = ndtri((first + last) / 2)
-    return result
+    return normal_quantile((first + last) / 2)
 
 
 def _as_some_rows(values: Any) -> Array:
