@@ -18,7 +18,10 @@ from gpumlp.network.members import Member
 from gpumlp.network.network import Network
 from gpumlp.network.targets import Targets
 from gpumlp.training.active import Active
-from gpumlp.training.trainer import Steps, Trainer, TrainingSet, WeightCopy
+from gpumlp.training.data_set import TrainingSet
+from gpumlp.training.steps import Steps
+from gpumlp.training.trainer import Trainer
+from gpumlp.training.weight_copy import WeightCopy
 
 # what is in a part, by how the uses of its arrays begin
 PARTS = {

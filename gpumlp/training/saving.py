@@ -14,7 +14,7 @@ from gpumlp.training.differences import expect_same
 from gpumlp.training.identity import data_identity, network_identity, trainer_identity
 
 if TYPE_CHECKING:
-    from gpumlp.training.trainer import _Run
+    from gpumlp.training.run import _Run
 
 log = logging.getLogger("gpumlp")
 
