@@ -4,7 +4,6 @@ import gc
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 from devices import in_use, why_skipped
 from small import classifier, labelled
