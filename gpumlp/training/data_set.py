@@ -11,9 +11,9 @@ from gpumlp.backends.protocol import BatchSource
 from gpumlp.errors import DataError
 from gpumlp.network.evaluation import build_source
 from gpumlp.network.kinds import bring
-from gpumlp.network.network import Network, check_sample_weight
+from gpumlp.network.network import Network
 from gpumlp.network.places import Places
-from gpumlp.network.targets import Targets, check_inputs
+from gpumlp.network.targets import Targets, check_inputs, check_sample_weight
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.shapes import HostArray, expect, is_on_device
 from gpumlp.training.folds import Folds, check_folds, check_weights, common_batch

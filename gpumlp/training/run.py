@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gpumlp.training.trainer import Trainer
 
 
-class _Run:
+class TrainingRun:
     """One `fit`: validates, builds the step, and goes through the epochs."""
 
     def __init__(

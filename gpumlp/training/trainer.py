@@ -20,7 +20,7 @@ from gpumlp.training.history import History
 from gpumlp.training.hyper_table import HyperTable
 from gpumlp.training.monitors import Monitor
 from gpumlp.training.ranges import are_wanted
-from gpumlp.training.run import _Run
+from gpumlp.training.run import TrainingRun
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, Schedules
 
 OneSchedule = str | Schedule | ReduceOnPlateau | None
@@ -286,7 +286,7 @@ class Trainer:
         Raises         ShapeError, DataError, ConfigurationError; DivergenceError as `on_divergence` says, and when no
                        model remains; CheckpointError for checkpoints of another training
         """
-        run = _Run(self, X, Y, epochs, validation, sample_weight, order, monitors, folds, checkpoints, resume)
+        run = TrainingRun(self, X, Y, epochs, validation, sample_weight, order, monitors, folds, checkpoints, resume)
         return run.run()
 
 
