@@ -71,7 +71,7 @@ def expect_constant(readings):
 
 @LINUX
 def test_thousands_of_steps_leave_no_trace(tmp_path):
-    expect_constant(train("numpy", tmp_path, 6_000, 12))
+    expect_constant(train("numpy", tmp_path, 4_000, 8))
 
 
 @LINUX
