@@ -20,6 +20,7 @@ def option(*names: str, panel: str, help: str, **more: Any) -> Any:
 
 
 DATA, NET, FIT, RUN = "Data", "Network", "Training", "Running"
+EPOCHS, SEED = ("--epochs", "--epoch", "-e", "--max-iter"), ("--seed", "--random-state")
 
 Data = Annotated[
     str,
@@ -148,7 +149,7 @@ MicroBatch = Annotated[
         help='Rows of a batch that are computed at a time, as memory wants it: a number, "auto" or "none".',
     ),
 ]
-Epochs = Annotated[int, option("--epochs", "--epoch", "-e", "--max-iter", panel=FIT, min=1, help="Epochs.")]
+Epochs = Annotated[int, option(*EPOCHS, panel=FIT, min=1, help="Epochs.")]
 L2 = Annotated[
     float,
     option(
@@ -173,9 +174,7 @@ Patience = Annotated[
         help="Stop when the cost of a tenth of the training rows, set aside, has not fallen for so many epochs.",
     ),
 ]
-Seed = Annotated[
-    int, option("--seed", "--random-state", panel=RUN, min=0, help="Of the split, the weights and the order.")
-]
+Seed = Annotated[int, option(*SEED, panel=RUN, min=0, help="Of the split, the weights and the order.")]
 Dtype = Annotated[str, option("--dtype", panel=RUN, metavar="NAME", help="float32 or float64.")]
 BackendName = Annotated[
     str, option("--backend", panel=RUN, metavar="NAME", help="auto, numpy, numba or cuda; see `gpumlp info`.")

@@ -51,7 +51,7 @@ MetricName = Annotated[
 ]
 SweepEpochs = Annotated[
     int | None,
-    opt.option("--epochs", "--epoch", "-e", "--max-iter", panel=SWEEP, min=1, help="In place of the file's."),
+    opt.option(*opt.EPOCHS, panel=SWEEP, min=1, help="In place of the file's."),
 ]
 SweepPatience = Annotated[
     int | None,
@@ -76,8 +76,7 @@ ExecutorName = Annotated[
 SweepSeed = Annotated[
     int,
     opt.option(
-        "--seed",
-        "--random-state",
+        *opt.SEED,
         panel=SWEEP,
         min=0,
         help="Of the rows held out, the draws and the folds; that of weights and orders is a parameter to try.",

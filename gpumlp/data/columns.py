@@ -11,9 +11,9 @@ import numpy as np
 
 from gpumlp.data.blocks import Blocks, Piece
 from gpumlp.data.files import Request, about, categorical_columns, damage_told, nearest, needed, shortened
-from gpumlp.data.limits import data_limit
+from gpumlp.data.limits import expect_piece
 from gpumlp.data.table import Array, Codes, rows_per_block, texts_by_codes
-from gpumlp.errors import DataError, readable_bytes
+from gpumlp.errors import DataError
 
 DAMAGED = "a whole file of Apache Arrow or Parquet", "is it damaged or cut short? write it again"
 
@@ -51,18 +51,15 @@ def open_parquet(path: Path, request: Request) -> Blocks:
             layout = _layout(file.schema_arrow, request)
             groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
             counts = [group.num_rows for group in groups]
-            _expect_groups([group.total_byte_size for group in groups])
+            largest = max((group.total_byte_size for group in groups), default=0)
+            expect_piece(largest, "has a group of rows", "again with a smaller row_group_size")
 
     def batches(start: int) -> Iterator[tuple[int, Any]]:
         with parquet.ParquetFile(path) as file:
-            at = 0
-            for i, count in enumerate(counts):
-                if start < at + count:
-                    for batch in file.iter_batches(rows_per_block(len(layout.names)), row_groups=[i]):
-                        yield at, batch
-                        at += batch.num_rows
-                else:
-                    at += count
+            for i, at in _from(start, counts):
+                for batch in file.iter_batches(rows_per_block(len(layout.names)), row_groups=[i]):
+                    yield at, batch
+                    at += batch.num_rows
 
     return _as_blocks(path, layout, sum(counts), batches)
 
@@ -77,13 +74,16 @@ def open_arrow(path: Path, request: Request) -> Blocks:
 
     def batches(start: int) -> Iterator[tuple[int, Any]]:
         with arrow.memory_map(str(path)) as source, ipc.open_file(source) as file:
-            at = 0
-            for i, count in enumerate(counts):
-                if start < at + count:
-                    yield at, file.get_batch(i)
-                at += count
+            for i, at in _from(start, counts):
+                yield at, file.get_batch(i)
 
     return _as_blocks(path, layout, sum(counts), batches)
+
+
+def _from(start: int, counts: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield the groups of so many rows each that have a row at `start` or behind, with where each begins."""
+    ends = np.cumsum(counts).tolist()
+    yield from ((i, end - count) for i, (count, end) in enumerate(zip(counts, ends, strict=True)) if start < end)
 
 
 def _as_blocks(path: Path, layout: Layout, n_rows: int, batches: Callable[[int], Iterator[tuple[int, Any]]]) -> Blocks:
@@ -109,16 +109,6 @@ def _as_blocks(path: Path, layout: Layout, n_rows: int, batches: Callable[[int],
         str(path),
         (lambda: texts_by_codes(layout.codes, layout.features)) if layout.codes else None,
     )
-
-
-def _expect_groups(sizes: list[int]) -> None:
-    """Raise DataError for a group of rows that does not fit into memory, as which it is read."""
-    limit = data_limit()
-    if sizes and max(sizes) > limit:
-        raise DataError(
-            f"has a group of rows of {readable_bytes(max(sizes))}, the limit here is {readable_bytes(limit)}; write it "
-            "again with a smaller row_group_size"
-        )
 
 
 def _layout(schema: Any, request: Request) -> Layout:
