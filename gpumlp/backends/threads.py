@@ -56,14 +56,33 @@ _workers: list[_Worker] = []
 _in_use = threading.Lock()
 
 
+def processors() -> int:
+    """Return how many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def count() -> int:
     """Return how many threads elementwise work may use: the processors, or fewer if the BLAS was told so."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for name in ("GPUMLP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         value = os.environ.get(name, "")
         if value.isdigit() and int(value) > 0:
-            return min(processors, int(value))
-    return processors
+            return min(processors(), int(value))
+    return processors()
+
+
+@contextmanager
+def at_most(n: int) -> Iterator[None]:
+    """Compute with no more than n threads inside the block, the threads of the BLAS included."""
+    before = os.environ.get("GPUMLP_NUM_THREADS")
+    os.environ["GPUMLP_NUM_THREADS"] = str(n)
+    try:
+        with _blas().limit(limits=n) if _blas() is not None else nullcontext():
+            yield
+    finally:
+        if before is None:
+            del os.environ["GPUMLP_NUM_THREADS"]
+        else:
+            os.environ["GPUMLP_NUM_THREADS"] = before
 
 
 @lru_cache(maxsize=1)

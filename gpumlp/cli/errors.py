@@ -11,7 +11,7 @@ import typer
 
 from gpumlp.errors import GpumlpError
 
-DONE, UNEXPECTED, WRONG_INPUT = 0, 1, 2
+DONE, UNEXPECTED, WRONG_INPUT, SOME_LOST = 0, 1, 2, 3
 INTERRUPTED, READER_LEFT = 128 + 2, 128 + 13  # as a shell counts SIGINT and SIGPIPE
 
 
@@ -21,6 +21,7 @@ def exit_status(run: Callable[[], None]) -> int:
     0     done
     1     an error that gpumlp did not foresee; GPUMLP_DEBUG=1 shows where
     2     wrong data, names or options
+    3     done, but some of what was to be tried ended the process that ran it
     130   Ctrl-C
     141   whoever read stdout has left
     """

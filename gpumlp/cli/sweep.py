@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,15 +13,15 @@ import numpy as np
 import typer
 
 from gpumlp.cli import options as opt
-from gpumlp.cli.errors import tell
+from gpumlp.cli.errors import SOME_LOST, tell
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, encode, feature_scaler, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.cli.sweep_view import SweepView, print_table
 from gpumlp.data import Scaler, Standardiser, load_table
-from gpumlp.ensembles import Sweep, SweepResult
-from gpumlp.ensembles.configurations import told
-from gpumlp.ensembles.executors import EXECUTORS
+from gpumlp.ensembles import OnRay, Sweep, SweepResult
+from gpumlp.ensembles.configurations import Configuration, told
+from gpumlp.ensembles.executors import EXECUTORS, Executor, get_executor
 from gpumlp.errors import BackendUnavailable, ConfigurationError
 from gpumlp.formulas.costs import COSTS
 from gpumlp.saved_model import SavedModel
@@ -73,6 +74,19 @@ Shard = Annotated[
 ExecutorName = Annotated[
     str, opt.option("--executor", panel=SWEEP, metavar="NAME", help=f"Who runs it: {', '.join(EXECUTORS)}.")
 ]
+Address = Annotated[
+    str | None,
+    opt.option(
+        "--address",
+        panel=SWEEP,
+        metavar="HOST:PORT",
+        help="Of a Ray cluster, or auto for the one of this machine; without it Ray is started on this machine.",
+    ),
+]
+Cpus = Annotated[
+    int | None,
+    opt.option("--cpus", panel=SWEEP, min=1, help="Processors, and threads, of each task on Ray; 1 without it."),
+]
 SweepSeed = Annotated[
     int,
     opt.option(
@@ -98,6 +112,8 @@ def sweep(
     bootstrap: Bootstrap = False,
     shard: Shard = "1/1",
     executor: ExecutorName = "local",
+    address: Address = None,
+    cpus: Cpus = None,
     plan: PlanOnly = False,
     target: opt.Target = None,
     header: opt.Header = None,
@@ -130,6 +146,9 @@ def sweep(
 
     The folder has results.jsonl, a line for each configuration as soon as it is done; in the end results.csv, plot.png
     and best.npz. The same command goes on where it was killed, and adds what is new if --n is larger.
+
+    --executor ray trains on all processors or GPUs of this machine, or of a cluster (--address). A configuration that
+    ends the process that runs it is left out, and told in the end, with exit status 3.
     """
     opt.expect_task(task)
     found = read_space(space)
@@ -169,7 +188,7 @@ def sweep(
         describe(problem, parts, wanted, len(of_all.folds))
         view = SweepView(of_all.metric, wanted.varied)
     with notes_told(not quiet):
-        result = run(ctx, wanted, X, Y, out, read_shard(shard), executor, view)
+        result = run(ctx, wanted, X, Y, out, read_shard(shard), executor_of(executor, address, cpus), view)
     written = [result.to_csv(out / "results.csv"), *plotted(result, out / "plot.png")]
     closing = report(result)
     if not (as_json or quiet):
@@ -183,6 +202,10 @@ def sweep(
     print(json.dumps(closing) if as_json else closing_line(closing, result))
     if not quiet:
         tell(f"written   {', '.join(str(path) for path in written)}")
+    for row in result.lost:
+        tell(f"lost      {in_short(row['configuration'], result)}: {row['error']}")
+    if result.lost:
+        raise typer.Exit(SOME_LOST)
 
 
 # ---------------------------------------------------------------- what is asked for
@@ -218,6 +241,15 @@ def read_shard(text: str) -> tuple[int, int]:
         return int(part), int(parts)
     except ValueError as error:
         raise ConfigurationError(f"--shard {text!r}: expected I/N such as 2/4, part 2 of 4") from error
+
+
+def executor_of(name: str, address: str | None, cpus: int | None) -> Executor:
+    """Return who runs the sweep; raise ConfigurationError for options that only Ray has."""
+    if name == "ray":
+        return OnRay(address, cpus or 1)
+    if address is not None or cpus is not None:
+        raise ConfigurationError("--address and --cpus go with --executor ray; add it, or leave them away")
+    return get_executor(name)
 
 
 def command_again(ctx: typer.Context) -> str:
@@ -264,12 +296,13 @@ def run(
     Y: Array,
     out: Path,
     shard: tuple[int, int],
-    executor: str,
+    executor: Executor,
     view: SweepView | None,
 ) -> SweepResult:
     """Run the sweep; Ctrl-C tells how to go on."""
     try:
-        return wanted.run(X, Y, out, shard, executor, view)
+        with redirect_stdout(sys.stderr):  # Ray tells of dead workers on stdout
+            return wanted.run(X, Y, out, shard, executor, view)
     except KeyboardInterrupt:
         tell(f"interrupted; what is done is in {out}; this goes on: {command_again(ctx)}")
         raise
@@ -292,7 +325,8 @@ def report(result: SweepResult) -> dict[str, Any]:
     closing = {
         "configurations": len(result),
         "missing": result.missing,
-        "diverged": len(result) - len(result.ranked),
+        "diverged": len(result) - len(result.ranked) - len(result.lost),
+        "lost": len(result.lost),
         "folds": len(result.task.folds),
         "metric": result.metric,
         "seconds": sum(row["seconds"] for row in result.rows),
@@ -321,8 +355,13 @@ def closing_line(closing: dict[str, Any], result: SweepResult) -> str:
     work = f"{n} configurations{folds_text}, {seconds:.1f} s of training, {rate}"
     if closing["missing"]:
         return f"{closing['missing']} configurations are missing still, so there is no best model yet; {work}"
-    best = ", ".join(f"{name} {told(closing['configuration'][name])}" for name in result.varied)
+    best = in_short(closing["configuration"], result)
     score = f"best of {n}: {closing['metric']} {closing['score']:.4f} ({best})"
     if "test" in closing:
         score = f"test {in_words(closing['test'])} ({closing['rows']:,} rows held out), {score}"
     return f"{score}; {work}, {closing['device']}"
+
+
+def in_short(configuration: Configuration, result: SweepResult) -> str:
+    """Spell what distinguishes a configuration from the others of its sweep."""
+    return ", ".join(f"{name} {told(configuration[name])}" for name in result.varied)

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gpumlp.ensembles.ledger import Row
-from gpumlp.ensembles.trials import Task, Trial, run_trials
+from gpumlp.ensembles.ray_executor import OnRay
+from gpumlp.ensembles.trials import Batch, Task, Trial, run_trials
 from gpumlp.errors import unknown_name
 
 MODELS_AT_A_TIME = 256  # of a batch of trials, so that a stack is wide and a sweep that is killed loses little
-
-Batch = Sequence[Trial]
 
 
 class Executor(Protocol):
@@ -23,7 +22,7 @@ class Executor(Protocol):
         """Run all trials.
 
         done    done(row) is called in the calling thread for each trial as soon as it has finished
-        pulse   pulse(rows) may be called after each epoch of a model with the number of rows it was trained on
+        pulse   pulse(rows) may be called now and then with the number of rows that models were trained on since
         """
         ...
 
@@ -35,10 +34,11 @@ class Local:
         self, task: Task, batches: Sequence[Batch], done: Callable[[Row], None], pulse: Callable[[int], None]
     ) -> None:
         for batch in batches:
-            run_trials(task, batch, done, pulse)
+            for row in run_trials(task, batch, pulse):
+                done(row)
 
 
-EXECUTORS: dict[str, Callable[[], Executor]] = {"local": Local}
+EXECUTORS: dict[str, Callable[[], Executor]] = {"local": Local, "ray": OnRay}
 
 
 def get_executor(given: str | Executor) -> Executor:

@@ -30,7 +30,8 @@ class SweepResult:
     rows      a dict for each configuration that is done, in the order of the sweep: "configuration", the means over the
               folds of "accuracy" and "cost", or "r2", "rmse" and "cost", at each model's best epoch, the metric's
               "deviation" over the folds, "best_epoch", "epochs_run" and "seconds"; in "folds" the same for each. A
-              configuration of which a model diverged has None for what is not known
+              configuration of which a model diverged has None for what is not known; a
+              row with "error" is of a configuration that ended the process that ran it (see `lost`)
     wanted    how many configurations the sweep has in all
     metric    what decides
     """
@@ -47,8 +48,13 @@ class SweepResult:
         return self.wanted - len(self.rows)
 
     @property
+    def lost(self) -> list[Row]:
+        """The rows of configurations that ended the process that ran them; "error" says how it ended."""
+        return [row for row in self.rows if "error" in row]
+
+    @property
     def ranked(self) -> list[Row]:
-        """The rows from the best on; those of which a model diverged are left out."""
+        """The rows from the best on; those that are lost or of which a model diverged are left out."""
         return best_first(self.rows, self.metric)
 
     @property
@@ -62,6 +68,8 @@ class SweepResult:
     def _why_none(self) -> str:
         if not self.rows:
             return "none is done yet"
+        if self.lost:
+            return f"{len(self.lost)} of {len(self)} ended the process that ran them, and the others have no score"
         if any("error" in fold for row in self.rows for fold in row["folds"]):
             return "every configuration diverged; lower learning_rate, or set clip_norm"
         return f"{self.metric} is not defined, since the target is constant on a fold's rows; take another metric"
@@ -89,7 +97,7 @@ class SweepResult:
         return self._train(self.task.final_job(best["configuration"], max(1, round(best["best_epoch"]))))
 
     def _train(self, job: Any) -> Network:
-        (outcome,) = self.task.train([job])
+        ((_, outcome),) = self.task.train([job])
         if outcome.error is not None:
             raise outcome.error
         return outcome.network

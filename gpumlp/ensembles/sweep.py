@@ -11,7 +11,7 @@ import numpy as np
 from gpumlp.ensembles.configurations import Configuration, smoothed
 from gpumlp.ensembles.executors import Executor, batches_of, get_executor
 from gpumlp.ensembles.ledger import Ledger, Row
-from gpumlp.ensembles.plan import Plan, plan
+from gpumlp.ensembles.plan import Plan
 from gpumlp.ensembles.resampling import build_folds
 from gpumlp.ensembles.result import SweepResult
 from gpumlp.ensembles.space import Space
@@ -113,9 +113,7 @@ class Sweep:
         """Return how all models would be divided into stacks if they were trained in one go; str() of it is a table."""
         task = self.task(X, Y)
         jobs = [task.job(c, fold) for c in self.configurations for fold in range(len(task.folds))]
-        return plan(
-            jobs, task.X, task.Y, dtype=self.dtype, backend=self.backend, device=self.device, memory=self.memory
-        )
+        return task.plan(jobs)
 
     def run(
         self,
@@ -134,7 +132,10 @@ class Sweep:
         folder    where the rows go, one as soon as a configuration is done, so that a sweep that dies goes on where it
                   was, with the same result; None: nowhere
         shard     (i, n): only part i of n, from 1, for processes that run side by side on one folder
-        Raises    ShapeError, DataError, ConfigurationError, UnknownName, OutOfMemory
+        executor  "local" for this process, "ray" for all processors or GPUs of this machine, each with a process of its
+                  own; gpumlp.ensembles.OnRay(address) for a cluster
+        Raises    ShapeError, DataError, ConfigurationError, UnknownName, OutOfMemory; BackendUnavailable where the
+                  executor cannot work
         """
         part, parts = _check_shard(shard)
         task = self.task(X, Y)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any
@@ -37,17 +37,24 @@ def train(
     stacks   a plan made before; None: it is made now
     Raises   what `plan` and Trainer.fit raise; a job that diverges has its error in its Outcome instead
     """
-    check_monitors(jobs)
     if stacks is None:
         stacks = plan(jobs, X, Y, dtype=dtype, backend=backend, device=device, memory=memory)
     outcomes: dict[int, Outcome] = {}
+    for i, outcome in outcomes_of(jobs, X, Y, stacks, dtype, device):
+        outcomes[i] = outcome
+        if done is not None:
+            done(i, outcome)
+    return [outcomes[i] for i in range(len(jobs))]
+
+
+def outcomes_of(
+    jobs: Sequence[Job], X: Any, Y: Any, stacks: Plan, dtype: Any, device: str | None
+) -> Iterator[tuple[int, Outcome]]:
+    """Train stack after stack; yield the number of each job, and what became of it, once its stack has finished."""
+    check_monitors(jobs)
     for stack in stacks.stacks:
         found = train_stack([jobs[i] for i in stack.jobs], X, Y, dtype, stacks.backend, device)
-        for i, outcome in zip(stack.jobs, found, strict=True):
-            outcomes[i] = outcome
-            if done is not None:
-                done(i, outcome)
-    return [outcomes[i] for i in range(len(jobs))]
+        yield from zip(stack.jobs, found, strict=True)
 
 
 def check_monitors(jobs: Sequence[Job]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +14,10 @@ from gpumlp import __version__
 from gpumlp.ensembles.configurations import Configuration, dropout_rates, smoothed, update_rule
 from gpumlp.ensembles.job import Job, Outcome
 from gpumlp.ensembles.ledger import Row
-from gpumlp.ensembles.training import train
+from gpumlp.ensembles.plan import Plan, plan
+from gpumlp.ensembles.training import outcomes_of
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
-from gpumlp.network.network import Network
 from gpumlp.shapes import HostArray
 from gpumlp.training.monitors import EarlyStopping, EpochReport, KeepBest, Monitor, RunInfo, mode_of
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, get_schedule
@@ -45,6 +45,9 @@ class Trial:
     number: int
     configuration: Configuration
     key: str
+
+
+Batch = Sequence[Trial]
 
 
 @dataclass(frozen=True)
@@ -146,18 +149,15 @@ class Task:
             **others,
         )
 
-    def train(self, jobs: Sequence[Job], done: Callable[[int, Outcome], None] | None = None) -> list[Outcome]:
-        """Train jobs of this task; see `gpumlp.ensembles.train`."""
-        return train(
-            jobs,
-            self.X,
-            self.Y,
-            dtype=self.dtype,
-            backend=self.backend,
-            device=self.device,
-            memory=self.memory,
-            done=done,
+    def plan(self, jobs: Sequence[Job]) -> Plan:
+        """Return how jobs of this task are divided into stacks."""
+        return plan(
+            jobs, self.X, self.Y, dtype=self.dtype, backend=self.backend, device=self.device, memory=self.memory
         )
+
+    def train(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
+        """Train jobs of this task; yield the number of each, and what became of it, once its stack has finished."""
+        return outcomes_of(jobs, self.X, self.Y, self.plan(jobs), self.dtype, self.device)
 
 
 class _Pulse(Monitor):
@@ -173,22 +173,18 @@ class _Pulse(Monitor):
         self.tell(self.n_rows)
 
 
-def run_trials(
-    task: Task, trials: Sequence[Trial], done: Callable[[Row], None], pulse: Callable[[int], None] | None = None
-) -> None:
-    """Train all folds of the trials at once; done(row) is called as soon as the last fold of a trial has finished."""
+def run_trials(task: Task, trials: Sequence[Trial], pulse: Callable[[int], None] | None = None) -> Iterator[Row]:
+    """Train all folds of the trials at once; yield the row of each as soon as its last fold has finished."""
     n_folds = len(task.folds)
     jobs = [task.job(trial.configuration, fold, pulse) for trial in trials for fold in range(n_folds)]
     found: list[dict[int, Row]] = [{} for _ in trials]
-
-    def job_done(i: int, outcome: Outcome) -> None:
+    for i, outcome in task.train(jobs):
         place, fold = divmod(i, n_folds)
         found[place][fold] = fold_row(task, fold, outcome)
         if len(found[place]) == n_folds:
-            of_folds = [found[place][f] for f in range(n_folds)]
-            done(row_of(task, trials[place], of_folds, outcome.network))
-
-    task.train(jobs, job_done)
+            net = outcome.network
+            size, where = net.parameters.layout.n_trainable, f"{net.backend.name} on {net.backend.device}"
+            yield row_of(task, trials[place], [found[place][f] for f in range(n_folds)], size, where)
 
 
 # ---------------------------------------------------------------- rows
@@ -217,7 +213,14 @@ def of_numbers(outputs: HostArray, Y: HostArray) -> Row:
     return {"rmse": float(np.sqrt(np.mean(squares))), "r2": r2}
 
 
-def row_of(task: Task, trial: Trial, folds: Sequence[Row], net: Network) -> Row:
+def lost_row(task: Task, trial: Trial, error: str, exit_status: int | None = None) -> Row:
+    """Return the row of a trial that ended the process that ran it, with how that ended as far as it is known."""
+    fold = {"cost": None, "epochs": 0, "best_epoch": None, "seconds": 0.0, "error": error}
+    row = row_of(task, trial, [fold] * len(task.folds), None, None)
+    return row | {"error": error, "exit_status": exit_status}
+
+
+def row_of(task: Task, trial: Trial, folds: Sequence[Row], parameters: int | None, device: str | None) -> Row:
     """Return what is kept of a trial: means over its folds, and the folds themselves; no mean where one is missing."""
     means = {name: _mean([fold.get(name) for fold in folds]) for name in (*METRICS_OF[task.classifies], "best_epoch")}
     spread = [fold.get(task.metric) for fold in folds]
@@ -228,9 +231,9 @@ def row_of(task: Task, trial: Trial, folds: Sequence[Row], net: Network) -> Row:
         "deviation": None if None in spread else float(np.std(np.array(spread, np.float64))),
         "epochs_run": sum(fold["epochs"] for fold in folds),
         "samples": sum(fold["epochs"] * len(part.rows) for fold, part in zip(folds, task.folds, strict=True)),
-        "parameters": net.parameters.layout.n_trainable,
+        "parameters": parameters,
         "seconds": sum(fold["seconds"] for fold in folds),
-        "device": f"{net.backend.name} on {net.backend.device}",
+        "device": device,
         "gpumlp": __version__,
         "folds": list(folds),
     }

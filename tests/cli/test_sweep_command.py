@@ -11,7 +11,9 @@ from test_process import ENVIRONMENT, POSIX, START, wait_for
 
 import gpumlp as package
 from gpumlp.cli import sweep_view
+from gpumlp.ensembles import executors
 from gpumlp.ensembles.ledger import read_folder
+from gpumlp.ensembles.trials import lost_row, run_trials
 
 SPACE = """
 hidden = [[], [6], [5, 4]]
@@ -90,6 +92,24 @@ def test_a_plan_is_printed_and_nothing_is_trained(gpumlp, space, tmp_path):
     assert list(tmp_path.iterdir()) == [space]
 
 
+def test_a_configuration_that_ended_its_process_is_told_with_status_3(gpumlp, space, tmp_path, monkeypatch):
+    def with_one_lost(task, trials, pulse):
+        yield lost_row(task, trials[0], "its process ended with exit status 13", 13)
+        yield from run_trials(task, trials[1:], pulse)
+
+    monkeypatch.setattr(executors, "run_trials", with_one_lost)
+    for _ in range(2):
+        ended = gpumlp("sweep", space, "iris", "--out", tmp_path, *FEW, "--json")
+        assert ended.status == 3
+        told = [line for line in ended.err.splitlines() if line.startswith("lost ")]
+        assert len(told) == 1
+        assert told[0].startswith("lost      hidden none, activation relu, learning_rate 0.0")
+        assert told[0].endswith(": its process ended with exit status 13")
+        result = json.loads(ended.out)
+        assert (result["configurations"], result["missing"], result["diverged"], result["lost"]) == (5, 0, 0, 1)
+        assert (tmp_path / "best.npz").exists()
+
+
 def test_without_matplotlib_there_is_all_but_the_plot(gpumlp, space, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     ended = gpumlp("sweep", space, "iris", "--out", tmp_path, *FEW)
@@ -164,6 +184,7 @@ def test_ctrl_c_ends_with_130_and_the_command_that_goes_on(space, tmp_path):
     assert "--standardise" not in words
 
 
+RAY = ["space.toml", "iris", "--n", 3, "--out", "o", "--executor", "ray"]
 WRONG = [
     ("no such file", ["none.toml", "iris", "--out", "o"], "cannot read none.toml"),
     ("no toml", ["bad.toml", "iris", "--out", "o"], "bad.toml is no TOML"),
@@ -179,6 +200,8 @@ WRONG = [
     ("a shard that there is not", ["space.toml", "iris", "--n", 3, "--out", "o", "--shard", "3/2"], "shard=(3, 2)"),
     ("metric", ["space.toml", "iris", "--n", 3, "--out", "o", "--metric", "r2"], "metric of labels 'r2'"),
     ("executor", ["space.toml", "iris", "--n", 3, "--out", "o", "--executor", "moon"], "unknown executor 'moon'"),
+    ("address", ["space.toml", "iris", "--n", 3, "--out", "o", "--address", "auto"], "go with --executor ray"),
+    ("Ray Client", [*RAY, "--address", "ray://head:1"], "Ray Client"),
     ("backend", ["space.toml", "iris", "--n", 3, "--out", "o", "--backend", "nump"], "did you mean 'numpy'?"),
     ("no draws", ["space.toml", "iris", "--n", 0, "--out", "o"], "--n"),
     ("divergence", ["wild.toml", "iris", "--out", "o", "--quiet"], "every configuration diverged"),

@@ -461,9 +461,7 @@ def test_a_task_and_its_trials_can_be_pickled_and_run_elsewhere(found):
     class Elsewhere:
         def run(self, task, batches, done, pulse):
             for batch in reversed(batches):
-                rows = []
-                executors.run_trials(*pickle.loads(pickle.dumps((task, batch))), rows.append)
-                for row in rows:
+                for row in executors.run_trials(*pickle.loads(pickle.dumps((task, batch)))):
                     done(row)
 
     assert timeless(sweep.run(X, y, executor=Elsewhere()).rows) == timeless(found.rows)

@@ -43,6 +43,7 @@ HEAVY = {
     "onnx": {"convert/onnx_file.py"},
     "tensorboard": {"training/tensorboard_log.py"},
     "mlflow": {"training/mlflow_log.py"},
+    "ray": {"ensembles/ray_executor.py"},
     "jax": {"doctor/comparison.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
