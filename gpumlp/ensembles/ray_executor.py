@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import __version__
-from gpumlp.backends.select import asked_for, check_device
+from gpumlp.backends.select import asked_for, check_device, why_unavailable
 from gpumlp.backends.threads import at_most, processors
 from gpumlp.ensembles.ledger import Row
 from gpumlp.ensembles.lone import run_alone
@@ -96,8 +96,8 @@ class OnRay:
                 for batch in reversed(spread(batches, slots)):
                     tasks.start(Piece(tuple(batch)))
                 for row in tasks.rows(task):
-                    done(row)
                     pulse(row["samples"])
+                    done(row)
             finally:
                 tasks.cancel()
 
@@ -192,10 +192,10 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
         return
     with sigterm_as_before():
         connect(ray, address, cpus)
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 def connect(ray: Any, address: str | None, cpus: int) -> None:
@@ -215,7 +215,7 @@ def connect(ray: Any, address: str | None, cpus: int) -> None:
 
 @contextmanager
 def sigterm_as_before() -> Iterator[None]:
-    """Put back in the end what SIGTERM did before, which Ray changes for good in the main thread."""
+    """Let SIGTERM do after the block what it did before; Ray's own way is to print a stack and to abort."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -257,6 +257,11 @@ def placed(task: Task, nodes: Sequence[dict[str, float]]) -> tuple[Task, int]:
     wanted = name == "cuda" or device == "cuda"
     if wanted and not n_gpus:
         raise BackendUnavailable("no node of the Ray cluster has a GPU; leave device and backend away to run on CPUs")
+    if wanted and why_unavailable("cuda"):
+        log.warning(
+            "this machine has no GPU, so it cannot train the best network when the sweep is done; leave device and "
+            "backend away, and it does so on its CPU, while the sweep is still computed on the cluster's GPUs"
+        )
     if wanted or (name == "auto" and device == "auto" and n_gpus):
         return replace(task, backend="cuda", device="cuda"), 1
     return replace(task, backend=name, device="cpu"), 0

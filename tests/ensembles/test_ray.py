@@ -7,6 +7,7 @@ import sys
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from test_sweep import timeless
 
 import gpumlp
 from gpumlp.backends import threads
-from gpumlp.ensembles import OnRay, Sweep
+from gpumlp.ensembles import OnRay, Sweep, Watcher
 from gpumlp.ensembles.executors import batches_of
 from gpumlp.ensembles.lone import run_alone
 from gpumlp.ensembles.ray_executor import Piece, contiguous, n_slots, placed, spread
@@ -25,6 +26,7 @@ from gpumlp.errors import BackendUnavailable, ConfigurationError, OutOfMemory
 ROOT, HERE = Path(gpumlp.__file__).parents[1], Path(__file__).parent
 POSIX = pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
 DEADLY = 11  # the number of a configuration whose stack it shares with others
+LATE = 7  # of one whose stack is the second of its task
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,9 @@ def cluster(environment):
         pytest.skip("Ray is not installed")
     command = [sys.executable, str(HERE / "ray_cluster.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield process.stdout.readline().strip()
+        address = process.stdout.readline().strip()
+        assert address, "Ray does not start here"
+        yield address
         process.communicate(timeout=30)
 
 
@@ -78,6 +82,28 @@ def test_a_sweep_on_ray_finds_what_one_in_this_process_finds(cluster, found, tmp
     assert timeless(result.rows) == timeless(found.rows)
 
 
+class Looking(Watcher):
+    """Notes what SIGTERM does while the sweep runs, and what it is told."""
+
+    def __init__(self):
+        self.handlers, self.samples, self.rows = set(), 0, 0
+
+    def epoch_ended(self, samples):
+        self.samples += samples
+
+    def row_added(self, row):
+        self.rows += 1
+        self.handlers.add(signal.getsignal(signal.SIGTERM))
+
+
+def test_a_sweep_on_ray_tells_of_its_samples_and_leaves_sigterm_alone(cluster):
+    sweep, X, y = small_sweep()
+    before, watcher = signal.getsignal(signal.SIGTERM), Looking()
+    result = sweep.run(X, y, executor=OnRay(cluster), watcher=watcher)
+    assert watcher.samples == sum(row["samples"] for row in result.rows) > 0
+    assert watcher.handlers == {before, signal.getsignal(signal.SIGTERM)} == {before}
+
+
 @POSIX
 def test_a_worker_that_is_killed_costs_one_task_which_is_run_again(cluster, found, tmp_path, caplog):
     sweep, X, y = deadly_sweep({DEADLY: "killed"}, tmp_path / "mark")
@@ -92,18 +118,20 @@ def test_a_worker_that_is_killed_costs_one_task_which_is_run_again(cluster, foun
 def test_a_configuration_that_kills_its_worker_has_a_row_that_says_so_and_all_others_have_theirs(
     cluster, found, tmp_path
 ):
-    sweep, X, y = deadly_sweep({DEADLY: "exit", 17: "killed"})
-    result = sweep.run(X, y, tmp_path, executor=OnRay(cluster))
+    sweep, X, y = deadly_sweep({DEADLY: "exit", LATE: "killed"})
+    watcher = Looking()
+    result = sweep.run(X, y, tmp_path, executor=OnRay(cluster), watcher=watcher)
+    assert watcher.rows == 24
     keys = [row["key"] for row in found.rows]
     assert [row["key"] for row in result.rows] == keys
     assert sorted(line["key"] for line in lines_of(tmp_path)) == sorted(keys)
-    exits, killed = result.rows[DEADLY], result.rows[17]
+    exits, killed = result.rows[DEADLY], result.rows[LATE]
     assert result.lost == [exits, killed]
     assert (exits["exit_status"], exits["error"]) == (13, "its process ended with exit status 13")
     assert killed["exit_status"] == -signal.SIGKILL
     assert "killed by SIGKILL" in killed["error"]
     assert exits["accuracy"] is exits["cost"] is exits["deviation"] is None
-    others = [i for i in range(24) if i not in (DEADLY, 17)]
+    others = [i for i in range(24) if i not in (DEADLY, LATE)]
     assert timeless([result.rows[i] for i in others]) == timeless([found.rows[i] for i in others])
     assert len(result.ranked) == 22
     again = small_sweep()[0].run(X, y, tmp_path)
@@ -122,23 +150,22 @@ def test_a_driver_that_is_killed_goes_on_when_it_is_run_again(cluster, found, tm
     expect_each_once(tmp_path, found)
 
 
-def test_the_command_runs_on_a_cluster_and_says_what_it_says_without(cluster, tmp_path):
+def test_the_command_runs_on_a_cluster_and_stdout_holds_the_result_alone(cluster, tmp_path):
     space = tmp_path / "space.toml"
     space.write_text("hidden = [[4], [6]]\nlearning_rate = [0.01, 0.1]\nepochs = 3\n")
-    command = [sys.executable, "-m", "gpumlp", "sweep", str(space), "iris", "--json", "--backend", "numpy"]
-    told = []
-    for options in (["--executor", "ray", "--address", cluster, "--cpus", "2"], []):
-        out = ["--out", str(tmp_path / f"found{len(told)}")]
-        ended = subprocess.run([*command, *out, *options], capture_output=True, text=True, timeout=60)
-        assert ended.returncode == 0, ended.stderr
-        told.append({k: v for k, v in json.loads(ended.stdout).items() if k != "seconds"})
-    assert told[0] == told[1]
+    command = [sys.executable, "-m", "gpumlp", "sweep", str(space), "iris", "--out", str(tmp_path), "--json", "--quiet"]
+    options = ["--backend", "numpy", "--executor", "ray", "--address", cluster, "--cpus", "2"]
+    ended = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    result = json.loads(ended.stdout)
+    assert (result["configurations"], result["missing"], result["lost"]) == (4, 0, 0)
 
 
 def test_an_error_of_a_task_is_raised_as_it_is(cluster):
     X = np.random.default_rng(0).normal(size=(20, 3))
-    with pytest.raises(OutOfMemory, match="1 bytes may be used"):
+    with pytest.raises(OutOfMemory, match="1 bytes may be used") as caught:
         Sweep({"epochs": [1]}, backend="numpy", memory=1).run(X, X[:, 0], executor=OnRay(cluster))
+    assert type(caught.value) is OutOfMemory
 
 
 # ---------------------------------------------------------------- pieces
@@ -259,6 +286,17 @@ def test_an_address_without_a_cluster_is_told():
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         with pytest.raises(BackendUnavailable, match=f"no Ray cluster at address='{address}'"):
             sweep.run(X, y, executor=OnRay(address))
+
+
+def test_ray_that_finds_no_cluster_is_told(monkeypatch):
+    def init(address, **options):
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init, exceptions=SimpleNamespace(RayError=KeyError))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    sweep, X, y = small_sweep()
+    with pytest.raises(BackendUnavailable, match=r"address='auto' \(Could not find any running Ray instance.\)"):
+        sweep.run(X, y, executor=OnRay("auto"))
 
 
 def test_what_means_nothing_is_refused():
