@@ -19,6 +19,7 @@ from gpumlp.training.choice import Choice, Measurement
 from gpumlp.training.folds import Folds
 from gpumlp.training.history import History
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
+from gpumlp.training.pools import Pool
 from gpumlp.training.progress import ProgressBar
 from gpumlp.training.trainer import Trainer
 from gpumlp.training.tuning import tune
@@ -48,6 +49,7 @@ __all__ = [
     "Metric",
     "Monitor",
     "Network",
+    "Pool",
     "ProgressBar",
     "SavedModel",
     "Stop",

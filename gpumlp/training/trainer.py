@@ -27,7 +27,8 @@ from gpumlp.training.folds import Folds, check_folds, check_weights, common_batc
 from gpumlp.training.history import History
 from gpumlp.training.hyper_table import HyperTable
 from gpumlp.training.monitors import EpochReport, Monitor, OfEachModel, RunInfo, Stop, WeightKeeper
-from gpumlp.training.saving import BEGINNING, Begun, Saving
+from gpumlp.training.pools import Feed, Pool, PooledSet, Whole, open_pools
+from gpumlp.training.saving import BEGINNING, Saving
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, Schedules
 from gpumlp.training.step import TrainingStep
 
@@ -265,6 +266,7 @@ class Trainer:
         folds: Folds | None = None,
         checkpoints: Checkpoints | None = None,
         resume: bool = False,
+        pool: Pool | int | str | None = None,
     ) -> History:
         """Train for `epochs` more epochs and return what happened in them.
 
@@ -281,10 +283,15 @@ class Trainer:
         resume         whether to go on from the newest of the checkpoints, with all else given as it was, instead of
                        from the trainer's own state; where there is none yet, this is a beginning. `epochs` are all,
                        and the history is that of all, with those that were done before
+        pool           for data larger than memory, such as mapped files or, with Y None, an iterable X of blocks (X, Y)
+                       that begins anew each time: how many rows are in memory at a time, or how many bytes, such as
+                       "256MB", the default for blocks. Blocks come in random order, each fills a part of a pool, and
+                       rows are shuffled within a pool; a pool with room for all changes nothing. Not with order, folds
+                       or batch_size="tune"
         Raises         ShapeError, DataError, ConfigurationError; DivergenceError as `on_divergence` says, and when no
                        model remains; CheckpointError for checkpoints of another training
         """
-        run = _Run(self, X, Y, epochs, validation, sample_weight, order, monitors, folds, checkpoints, resume)
+        run = _Run(self, X, Y, epochs, validation, sample_weight, order, monitors, folds, checkpoints, resume, pool)
         return run.run()
 
 
@@ -301,6 +308,16 @@ class TrainingSet(NamedTuple):
         weights = self.weights if self.weights is None or len(self.weights) == 1 else self.weights[models]
         targets = replace(self.targets.take(models), Y=source.Y)
         return TrainingSet(source.X, targets, weights, None if self.places is None else self.places.of(models))
+
+    def arrays(self) -> dict[str, Any]:
+        """Return by name all that is trained on."""
+        found = {"X": self.X, **self.targets.arrays("Y"), "sample_weight": self.weights}
+        return found | ({} if self.places is None else self.places.arrays("folds"))
+
+    def feed(self, trainer: Trainer, batch: int | str, explicit: bool = False) -> tuple[BatchSource, Feed]:
+        """Return the set as a source, and what makes that ready for each epoch."""
+        source = self.source(trainer, batch, explicit)
+        return source, Whole(source)
 
     def source(self, trainer: Trainer, batch: int | str, explicit: bool = False) -> BatchSource:
         """Return the set on the trainer's backend, in batches, with the order in which its rows come.
@@ -364,15 +381,20 @@ class Steps:
             net, source, trainer.hyper, numbers, trainer.states, clock, self.tally, trainer.steps_per_launch
         )
 
-    def begin_epoch(self, begun: Begun = BEGINNING) -> None:
-        """Set the tables that hold for the whole epoch, of which the numbers may have changed.
+    def begin_epoch(self) -> None:
+        """Set the tables that hold for the whole epoch, of which the numbers may have changed."""
+        self.begin_tally()
+        self.begin_turn()
 
-        begun   how far the epoch has come
-        """
+    def begin_tally(self, tally: Any = None) -> None:
+        """Begin to add up; to this, if it is given."""
         self.backend.fill(self.tally.values, 0)
-        if begun.tally is not None:
-            self.backend.copy(self.backend.asarray(begun.tally), self.tally.values)
-        self.backend.fill(self.clock[POSITION : POSITION + 1], begun.steps * self.source.batch)
+        if tally is not None:
+            self.backend.copy(self.backend.asarray(tally), self.tally.values)
+
+    def begin_turn(self, done: int = 0) -> None:
+        """Begin with the rows that the source has now, of which so many steps are done; numbers may have changed."""
+        self.backend.fill(self.clock[POSITION : POSITION + 1], done * self.source.batch)
         self.backend.bring_numbers(self.numbers)
 
     def end_epoch(self, epochs: int) -> None:
@@ -396,6 +418,7 @@ class _Run:
         folds: Folds | None,
         checkpoints: Checkpoints | None,
         resume: bool,
+        pool: Pool | int | str | None,
     ) -> None:
         self.trainer, self.net = trainer, trainer.net
         trainer.follow()
@@ -405,10 +428,16 @@ class _Run:
         self.validation_places: Places | None = None
         if trainer.has_diverged.all() and not resume:
             raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
-        data = check_training_set(self.net, X, Y, sample_weight, folds)
+        data: TrainingSet | PooledSet | None = None
+        if pool is not None or Y is None:
+            if order is not None or folds is not None or isinstance(validation, Folds):
+                raise ConfigurationError("rows that come by pools go with no `order` and no folds; leave these away")
+            X, Y, data = open_pools(trainer, X, Y, sample_weight, pool)
+        if data is None:
+            data = check_training_set(self.net, X, Y, sample_weight, folds)
         if folds is not None and (order is not None or trainer.batch_size == "tune"):
             raise ConfigurationError('folds go with no `order`, and not with batch_size="tune"; leave one of them away')
-        self.order = None if order is None else check_order(order, self.epochs, len(data.X))
+        self.order = None if order is None else check_order(order, self.epochs, len(X))
         checked = self._check_validation(validation, Y, data)
         if resume and checkpoints is None:
             raise ConfigurationError("resume=True needs checkpoints=gpumlp.Checkpoints(folder)")
@@ -430,9 +459,7 @@ class _Run:
 
     def _arrays(self) -> dict[str, Any]:
         """Return by name all that the user gave to train on and to evaluate, as checked."""
-        X, targets, weights, places = self.data
-        found = {"X": X, **targets.arrays("Y"), "sample_weight": weights, "order": self.order}
-        found |= {} if places is None else places.arrays("folds")
+        found = self.data.arrays() | {"order": self.order}
         if self.checked is not None:
             validation_X, its_targets, its_places = self.checked
             found |= {} if its_places is None else its_places.arrays("validation")
@@ -442,9 +469,15 @@ class _Run:
     def train_only(self, active: Active) -> None:
         """Build what trains and evaluates these models."""
         self.active, trainer = active, active.trainer
+        self.source: BatchSource
+        self.feed: Feed
+        self.steps: Steps
         data = self.data if active.is_all else self.data.take(active.models, self.source)
+        if not active.is_all:
+            self.feed.close()
+            del self.source, self.feed, self.steps  # which may take all the room that there is
         with self.backend.session():
-            self.source: BatchSource = data.source(trainer, trainer.batch_size, explicit=self.order is not None)
+            self.source, self.feed = data.feed(trainer, trainer.batch_size, explicit=self.order is not None)
         self.steps = Steps(trainer, self.source, data.targets, trainer.clock, trainer.numbers)
         self.validation = None if self.checked is None else self._evaluation(*self.checked)
 
@@ -453,7 +486,7 @@ class _Run:
         return _Keeper(self.net, lambda: self.active)
 
     def _check_validation(
-        self, validation: tuple[Any, Any] | Folds | None, Y: Any, data: TrainingSet
+        self, validation: tuple[Any, Any] | Folds | None, Y: Any, data: TrainingSet | PooledSet
     ) -> tuple[HostArray, Targets, Places | None] | None:
         """Return what is evaluated after each epoch: X, targets, and the rows of each model.
 
@@ -462,6 +495,7 @@ class _Run:
         if validation is None:
             return None
         if isinstance(validation, Folds):
+            assert isinstance(data, TrainingSet)
             places = check_folds(validation, self.net.n_models, len(data.X), "validation")
             self.validation_X, self.validation_Y, self.validation_places = data.X, Y, places
             return data.X, data.targets, places
@@ -503,8 +537,8 @@ class _Run:
             self.net.model_ids,
             self.first,
             self.epochs,
-            self.source.n_places,
-            self.source.n_steps,
+            self.feed.n_rows,
+            self.feed.n_steps,
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
             self._keeper,
@@ -516,6 +550,7 @@ class _Run:
             for monitor in self.monitors:
                 ends.callback(monitor.training_ended)
                 monitor.training_began(info)
+            ends.callback(lambda: self.feed.close())
             ends.callback(lambda: self.active.bring_all())  # before the monitors, which may give weights back
             if self.saving is not None:
                 self.saving.restore_monitors()
@@ -553,7 +588,7 @@ class _Run:
             values,
             active,
             seconds,
-            self.source.n_places / seconds,
+            self.feed.n_rows / seconds,
             self._predictions,
         )
         self.history.append(report)
@@ -566,26 +601,29 @@ class _Run:
     def _begin_epoch(self, epoch: int, first: int) -> None:
         """Set the tables that hold for the whole epoch."""
         self.factors = self.trainer.schedules.factors(
-            self.trainer.step_count - self.begun.steps, epoch, self.source.n_steps, first + self.epochs
+            self.trainer.step_count - self.begun.steps, epoch, self.feed.n_steps, first + self.epochs
         )
-        self.active.begin_epoch(self.factors)
-        self.steps.begin_epoch(self.begun)
+        self.steps.begin_tally(self.begun.tally)
         if self.order is not None:
             self.backend.copy(self.backend.asarray(self.order[epoch - first][None]), self.source.rows)
 
     def _steps(self) -> float:
         """Perform the steps of an epoch and return how long they took, in seconds."""
         step = self.steps.step
-        told = [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
+        told = [*self.feed.watchers]
+        told += [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
         if self.saving is not None:
             told.append(self.saving.step_ended)
-        done, n_steps = self.begun.steps, self.source.n_steps
+        done, epochs = self.begun.steps, range(self.epoch, self.first + self.epochs)
         self.began, self.begun = perf_counter() - self.begun.seconds, BEGINNING
         with self.backend.session():
-            while done < n_steps:
-                done += step(n_steps - done)
-                for tell in told:
-                    tell(done)
+            for turn in self.feed.turns(epochs, done):
+                self.active.begin_turn(turn.factors(self.factors))
+                self.steps.begin_turn(done - turn.begin)
+                while done < turn.end:
+                    done += step(turn.end - done)
+                    for tell in told:
+                        tell(done)
             self.backend.synchronize()
         return perf_counter() - self.began
 
