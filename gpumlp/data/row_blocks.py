@@ -61,6 +61,11 @@ class ArrayBlocks:
         self._without = np.empty(0, np.int64) if without is None else without
         self._step = rows_per_block(values_of_row(X))
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether some rows are left out."""
+        return len(self._without) > 0
+
     def survey(self) -> Iterator[Block]:
         """Yield all rows as they stand."""
         return self.read(np.arange(self._n_blocks()))

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpumlp.backends.protocol import BatchSource
 from gpumlp.data.limits import parse_size
-from gpumlp.data.row_blocks import Block, RowBlocks, row_blocks
+from gpumlp.data.row_blocks import ArrayBlocks, Block, RowBlocks, row_blocks
 from gpumlp.errors import ConfigurationError, DataError
 from gpumlp.network.network import Network, check_sample_weight
 from gpumlp.network.targets import Targets, check_inputs
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gpumlp.training.trainer import Trainer
 
 DEFAULT_SIZE = "256MB"
+PAGE = 4096  # bytes, on most machines; smaller than a page elsewhere
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,15 @@ class PooledSet:
         own = {name: getattr(self.data, name) for name in ("X", "Y") if self.data.is_fixed}
         return {"pools": numbers, "sample_weight": self.weights, **own}
 
+    def can_be_read_in_place(self, net: Network) -> bool:
+        """Tell whether a processor's steps can read the rows where they are: a mapped file's lie in the page cache."""
+        data, cost = self.data, net.architecture.cost
+        if not isinstance(data, ArrayBlocks) or data.leaves_out or not _is_plain(data.X) or not _is_plain(data.Y):
+            return False
+        if self.targets.codes is not None:
+            return data.Y.dtype == self.targets.Y.dtype
+        return data.Y.dtype == net.dtype and cost.labels == (1.0, 0.0) and not cost.label_smoothing
+
     def feed(self, trainer: Trainer, batch: int | str, explicit: bool = False) -> tuple[BatchSource, Pools]:
         """Return the source that a step reads, and what fills it."""
         pools = Pools(self, trainer, int(batch))
@@ -242,6 +252,15 @@ def kept_dtype(given: np.dtype[Any], of_network: np.dtype[Any]) -> np.dtype[Any]
     return native if native.itemsize < of_network.itemsize and native != np.float16 else of_network
 
 
+def _is_plain(values: HostArray) -> bool:
+    return values.flags.c_contiguous and values.dtype.isnative
+
+
+def touch(rows: HostArray) -> None:
+    """Read a value of each page, so that a mapped file's rows are in memory afterwards."""
+    rows.reshape(-1).view(np.uint8)[::PAGE].max()
+
+
 def _shapes(survey: Survey, n_weights: int, rows: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a pool's arrays."""
     targets = survey.targets.Y
@@ -265,29 +284,41 @@ class Pools:
         self._data, self._net, self._backend, self._shuffles = data, net, backend, bool(trainer.shuffle)
         self.n_rows, self.n_steps, self._room = survey.n_rows, -(-survey.n_rows // batch), rows // batch
         self.watchers: list[Callable[[int], object]] = [self._look_ahead]
+        self._in_place = backend.device == "cpu" and data.can_be_read_in_place(net)
         shapes = _shapes(survey, 0 if data.weights is None else len(data.weights), rows)
-        self._ring = backend.ring(shapes, _dtypes(survey))
+        dtypes = _dtypes(survey)
+        if self._in_place:
+            shapes, dtypes = {"rows": (1, rows)}, {"rows": np.dtype(np.int64)}
+        self._ring = backend.ring(shapes, dtypes)
         self._keys = None
         if trainer.shuffle:
             is_shared = trainer.shuffle == "shared"
             keys = shared_key(net.seeds[0])[None] if is_shared else model_keys(net.seeds, net.model_ids)
             self._keys = backend.asarray(pool_keys(keys, -(-survey.n_rows // rows)))
-        self._places = backend.asarray(np.arange(2 * rows).reshape(2, 1, rows))
+        lines = self._ring.arrays["rows"] if self._in_place else backend.asarray(np.arange(2 * rows))
+        self._rows = lines.reshape(2, 1, rows)  # of each half
         self.source = self._source(batch, mean=trainer.reduction == "mean")
         self._reading: ReadingAhead | None = None
         self._sent: Filled | None = None  # is on its way
 
     def _source(self, batch: int, mean: bool) -> BatchSource:
-        backend, arrays, codes = self._backend, self._ring.arrays, self._data.targets.codes
+        backend, data, codes = self._backend, self._data, self._data.targets.codes
+        if self._in_place:
+            assert isinstance(data.data, ArrayBlocks)
+            Y = data.data.Y
+            X, Y, weights = data.data.X, Y if codes is not None else Y.reshape(len(Y), -1), data.weights
+        else:
+            arrays = self._ring.arrays
+            X, Y, weights = arrays["X"][0], arrays["Y"][0], arrays.get("weights")
         source = BatchSource(
-            X=arrays["X"][0],
-            Y=arrays["Y"][0],
+            X=X,
+            Y=Y,
             codes=None if codes is None else backend.asarray(codes),
-            sample_weight=arrays.get("weights"),
+            sample_weight=weights,
             batch=batch,
             mean=mean,
             keys=None if self._keys is None else backend.empty(self._keys.shape[1:], self._keys.dtype),
-            rows=backend.empty(self._places.shape[1:], np.int64),
+            rows=backend.empty(self._rows.shape[1:], np.int64),
             counts=backend.empty((self._net.n_models,), np.int64),
         )
         backend.fill(source.rows, 0)
@@ -319,7 +350,7 @@ class Pools:
     def _set(self, pool: int, filled: Filled) -> None:
         """Let the source be that of a pool."""
         backend, source = self._backend, self.source
-        backend.copy(self._places[filled.half], source.rows)
+        backend.copy(self._rows[filled.half], source.rows)
         if self._keys is not None:
             backend.copy(self._keys[pool], source.keys)
         backend.fill(source.counts, filled.n)
@@ -376,10 +407,15 @@ class Pools:
         return feistel.rows_at(numbers, shuffle_keys(self._data.key, epoch, BLOCKS), len(numbers))
 
     def _put(self, half: int, at: int, block: Block) -> None:
-        """Write rows into a half from its row `at` on, cast."""
+        """Write rows into a half from its row `at` on, cast; of arrays that are read in place, their numbers."""
         host, rows = self._ring.hosts[half], slice(at, at + len(block.X))
-        targets = _checked(self._net, block, self._data.data.is_fixed)
+        if self._in_place:
+            host["rows"][0, rows] = np.arange(block.start, block.start + len(block.X))
+            touch(block.X)
+            return
+        is_known, is_label = self._data.data.is_fixed, self._data.targets.codes is not None
+        Y = block.Y if is_known and is_label else _checked(self._net, block, is_known).Y
         np.copyto(host["X"][0, rows], block.X, casting="unsafe")
-        host["Y"][0, rows] = targets.Y
+        np.copyto(host["Y"][0, rows], Y, casting="unsafe")
         if self._data.weights is not None:
             host["weights"][:, rows] = self._data.weights[:, block.start : block.start + len(block.X)]
