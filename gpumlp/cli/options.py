@@ -161,6 +161,16 @@ Log = Annotated[
     Path | None,
     option("--log", panel=RUN, metavar="FILE", help="Write a line for each epoch (.csv or .jsonl)."),
 ]
+Memory = Annotated[
+    str | None,
+    option(
+        "--memory",
+        panel=RUN,
+        metavar="SIZE",
+        help="How much the features may take, such as 2GB; larger ones are streamed from their file. Default: half of "
+        "what is free.",
+    ),
+]
 CheckpointFolder = Annotated[
     Path | None,
     option(

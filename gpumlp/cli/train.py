@@ -12,6 +12,7 @@ import typer
 from gpumlp import __version__
 from gpumlp.backends import threads
 from gpumlp.cli import options as opt
+from gpumlp.cli import streaming
 from gpumlp.cli.errors import tell
 from gpumlp.cli.interruption import going_on
 from gpumlp.cli.notes import notes_told
@@ -25,6 +26,7 @@ from gpumlp.saved_model import SavedModel
 from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.history import History
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Monitor
+from gpumlp.training.pools import Pool
 from gpumlp.training.progress import ProgressBar
 from gpumlp.training.trainer import Trainer
 
@@ -60,6 +62,7 @@ def train(
     precision: opt.Precision = None,
     save: opt.Save = None,
     log: opt.Log = None,
+    memory: opt.Memory = None,
     checkpoint: opt.CheckpointFolder = None,
     every: opt.CheckpointEvery = "1min",
     keep: opt.Keep = 3,
@@ -79,6 +82,8 @@ def train(
 
     With --checkpoint a training that was broken off, by whatever, goes on with --resume as if it had not been.
 
+    Features that take more than --memory are streamed from their file, best from a data folder of `gpumlp convert`.
+
     The target of a regression is standardised for training, and predictions are scaled back.
     It is left as it is where the cost does not take all numbers, such as poisson.
     """
@@ -88,7 +93,10 @@ def train(
     checkpoints = checkpoints_in(checkpoint, every, keep, resume)
     problem = pose(load_table(data, target=target, header=opt.header_mode(header)), task)
     parts = split(problem, val_fraction, early_stopping is not None, seed)
-    X, default = problem.table.X, DEFAULTS[problem.task]
+    X, default, allowed = problem.table.X, DEFAULTS[problem.task], streaming.memory_of(memory)
+    pool = streaming.pool_for(X, allowed, opt.batch_rows(batch_size))
+    if pool is not None:
+        parts = streaming.few_enough(parts, X, allowed)
     net = Network(
         (X.shape[1], *opt.hidden_sizes(hidden), problem.n_out),
         opt.activation_names(activation),
@@ -103,14 +111,17 @@ def train(
         seed=seed,
     )
     trainer = Trainer(net, optimizer, lr, opt.batch_rows(batch_size), l2=l2, clip_norm=clip_norm, schedule=schedule)
-    model = package(problem, net, parts.train, standardise)
+    model = package(problem, net, parts.train, standardise, pool)
     if not quiet:
-        describe(problem, parts, model, f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}")
+        if pool is not None:
+            tell(f"memory    {streaming.in_words(X, allowed, pool)}")
+        training = f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}"
+        describe(problem, parts, model, training, pool)
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
     others = watchers(early_stopping, log, quiet)
     with notes_told(not quiet), going_on(checkpoints, ctx.find_root().obj):
-        history = fit(problem, parts, model, trainer, epochs, best, others, save, checkpoints, resume)
-    result = report(problem, parts, model, history, best) | {"batch_size": trainer.batch_size}
+        history = fit(problem, parts, model, trainer, epochs, best, others, save, checkpoints, resume, pool)
+    result = report(problem, parts, model, history, best, pool) | {"batch_size": trainer.batch_size}
     print(as_object(result) if as_json else closing_line(result))
     if save is not None:
         saved = model.save(save)
@@ -118,15 +129,17 @@ def train(
             tell(f"saved     {saved}")
 
 
-def package(problem: Problem, net: Network, rows: Array, standardise: bool) -> SavedModel:
+def package(problem: Problem, net: Network, rows: Array, standardise: bool, pool: Pool | None) -> SavedModel:
     """Return the network with all that belongs to it; scalings are measured on the training rows alone."""
     table = problem.table
-    scaler = Standardiser.fit(table.X[rows]) if standardise else None
+    scaler = None
+    if standardise:
+        scaler = Standardiser.fit(table.X[rows]) if pool is None else streaming.standardiser(problem, rows)
     y_scaler = target_scaler(problem, net.architecture.cost, rows)
     return SavedModel(net, problem.task, problem.classes, table.feature_names, table.target_name, scaler, y_scaler)
 
 
-def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -> None:
+def describe(problem: Problem, parts: Parts, model: SavedModel, training: str, pool: Pool | None) -> None:
     """Tell on stderr what is about to be trained on what."""
     net, X = model.network, problem.table.X
     kind = f"{len(problem.classes)} classes" if problem.classes is not None else f"{problem.n_out} target(s)"
@@ -139,7 +152,7 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -
     tell(f"data      {len(X):,} rows, {X.shape[1]:,} features, {kind}; {rows}")
     if scaled:
         tell(f"scaling   {' and '.join(scaled)} standardised on the training rows; predictions are in the data's units")
-    largest = max(float(X.max()), -float(X.min()))
+    largest = max(float(X.max()), -float(X.min())) if pool is None else 0.0
     if not model.scaler and largest > LARGE:
         tell(f"hint      features reach {largest:g}; --standardise usually helps")
     tell(f"network   {net.architecture}, {names}; {net.parameters.layout.n_trainable:,} parameters")
@@ -177,6 +190,7 @@ def fit(
     save: Path | None,
     checkpoints: Checkpoints | None,
     resume: bool,
+    pool: Pool | None,
 ) -> History:
     """Train until the end and leave the network with its best weights; Ctrl-C or divergence saves them if wanted."""
 
@@ -186,10 +200,11 @@ def fit(
         return X, model.target_scaler.transform(Y, model.network.dtype) if model.target_scaler else Y
 
     validation = rows(parts.choice) if len(parts.choice) else None
+    X, Y = rows(parts.train) if pool is None else (streaming.training_rows(problem, parts, model), None)
     watching = [best, *others]
     try:
         return trainer.fit(
-            *rows(parts.train), epochs, validation, monitors=watching, checkpoints=checkpoints, resume=resume
+            X, Y, epochs, validation, monitors=watching, checkpoints=checkpoints, resume=resume, pool=pool
         )
     except (KeyboardInterrupt, DivergenceError) as end:
         what = "diverged" if isinstance(end, DivergenceError) else "interrupted"
@@ -200,7 +215,9 @@ def fit(
         raise
 
 
-def report(problem: Problem, parts: Parts, model: SavedModel, history: History, best: KeepBest) -> dict[str, Any]:
+def report(
+    problem: Problem, parts: Parts, model: SavedModel, history: History, best: KeepBest, pool: Pool | None
+) -> dict[str, Any]:
     """Return the closing result: scores on rows that nothing was learned from, where there are any."""
     part, rows = next(
         (name, rows)
@@ -208,7 +225,9 @@ def report(problem: Problem, parts: Parts, model: SavedModel, history: History, 
         if len(rows)
     )
     assert best.best_epoch is not None
-    scores = compare(problem.task, model.predict(problem.table.X[rows]), problem.y[rows])
+    X = problem.table.X
+    found = model.predict(X[rows]) if pool is None else streaming.predicted(model, X, rows)
+    scores = compare(problem.task, found, problem.y[rows])
     net = model.network
     return {
         "task": problem.task,

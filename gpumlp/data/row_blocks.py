@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -44,6 +44,10 @@ class RowBlocks(Protocol):
 
     def read(self, order: Array) -> Iterator[Block]:
         """Yield the blocks in this order of their numbers."""
+        ...
+
+    def arrays(self) -> dict[str, Array]:
+        """Return by name what the values come from, as far as they are arrays."""
         ...
 
 
@@ -88,8 +92,43 @@ class ArrayBlocks:
             if len(X):
                 yield Block(rows.start - int(before), X, Y)
 
+    def arrays(self) -> dict[str, Array]:
+        """Return all that the rows come from."""
+        return {"X": self.X, "Y": self.Y, "without": self._without}
+
     def _n_blocks(self) -> int:
         return -(-len(self.X) // self._step)
+
+
+class ChangedBlocks:
+    """Other blocks, whose rows are changed as they come.
+
+    change   change(X, Y) -> X, Y of as many rows
+    """
+
+    is_fixed = False
+
+    def __init__(self, blocks: RowBlocks, change: Callable[[Array, Array], tuple[Array, Array]]) -> None:
+        self.blocks, self.change = blocks, change
+
+    def survey(self) -> Iterator[Block]:
+        """Yield all rows as they stand."""
+        return map(self._changed, self.blocks.survey())
+
+    def cut(self, rows: int) -> int:
+        """Cut the others."""
+        return self.blocks.cut(rows)
+
+    def read(self, order: Array) -> Iterator[Block]:
+        """Yield the blocks in this order."""
+        return map(self._changed, self.blocks.read(order))
+
+    def arrays(self) -> dict[str, Array]:
+        """Return those of the others."""
+        return self.blocks.arrays()
+
+    def _changed(self, block: Block) -> Block:
+        return Block(block.start, *self.change(block.X, block.Y))
 
 
 class ListedBlocks:
@@ -120,6 +159,10 @@ class ListedBlocks:
             if found != known:
                 raise DataError(f"block {number} has {found} rows, before it had {known}; give the same each time")
             yield block
+
+    def arrays(self) -> dict[str, Array]:
+        """Return nothing: blocks are taken at their word."""
+        return {}
 
     def _block(self, number: int) -> Block:
         return Block(self._starts[number], *pair(self.blocks[number], number))
@@ -154,14 +197,20 @@ class IteratedBlocks:
             yield Block(start, X, Y)
             start += len(X)
 
+    def arrays(self) -> dict[str, Array]:
+        """Return nothing: blocks are taken at their word."""
+        return {}
+
 
 def row_blocks(X: Any, Y: Any = None) -> RowBlocks:
-    """Return arrays, or without Y a list or an iterable of (X, Y) or Table of some rows, as blocks.
+    """Return arrays, or without Y a list or an iterable of (X, Y) or Table of some rows, as blocks; blocks as given.
 
     Raises   DataError for what cannot be read again
     """
     if Y is not None:
         return ArrayBlocks(as_array(X), as_array(Y))
+    if isinstance(X, ArrayBlocks | ChangedBlocks):
+        return X
     if hasattr(X, "__len__") and hasattr(X, "__getitem__"):
         return ListedBlocks(X)
     if isinstance(X, Iterable):

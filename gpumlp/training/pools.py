@@ -170,8 +170,7 @@ class PooledSet:
     def arrays(self) -> dict[str, Any]:
         """Return what makes the data those that they are; values of blocks are taken at their word."""
         numbers = np.array([self.survey.n_rows, self.rows, self.blocks])
-        own = {name: getattr(self.data, name) for name in ("X", "Y") if self.data.is_fixed}
-        return {"pools": numbers, "sample_weight": self.weights, **own}
+        return {"pools": numbers, "sample_weight": self.weights, **self.data.arrays()}
 
     def can_be_read_in_place(self, net: Network) -> bool:
         """Tell whether a processor's steps can read the rows where they are: a mapped file's lie in the page cache."""
