@@ -28,7 +28,7 @@ backend, kind = sys.argv[2:]
 X = np.load(sys.argv[1] + "/X.npy", mmap_mode="r")
 y = np.load(sys.argv[1] + "/y.npy", mmap_mode="r")
 net = gpumlp.Network((256, 4, 3), "tanh", "softmax", "categorical_cross_entropy", dtype=kind, backend=backend)
-trainer, peak = gpumlp.Trainer(net, batch_size=500), Peak()
+trainer, peak = gpumlp.Trainer(net, batch_size=200), Peak()
 trainer.fit(np.array(X[:2000]), np.array(y[:2000]), 1, pool="2MB")
 limit = taken("VmData") + 30_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
