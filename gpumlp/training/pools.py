@@ -211,7 +211,7 @@ def open_pools(trainer: Trainer, X: Any, Y: Any, sample_weight: Any, pool: Any) 
 def _survey(net: Network, data: RowBlocks) -> Survey:
     """Look at all rows once; raise what is wrong with any of them."""
     n_rows, dtypes, kinds, first = 0, set(), set(), None
-    counts_hits, zeros = True, set()
+    counts_hits, zeros_mean_wrong = True, set()
     for block in data.survey():
         targets = _checked(net, block)
         first = first or targets
@@ -219,11 +219,13 @@ def _survey(net: Network, data: RowBlocks) -> Survey:
         dtypes.add(block.X.dtype)
         kinds.add(targets.codes is None)
         counts_hits = counts_hits and targets.counts_hits
-        if net.architecture.cost.labels != (1.0, 0.0) and (block.Y == 0).any():
-            zeros.add(bool(((block.Y == 0) | (block.Y == 1)).all()))
+        if net.architecture.cost.labels != (1.0, 0.0):  # 0 and 1 stand for these where there is nothing else
+            is_zero = block.Y == 0
+            are_names = bool((is_zero | (block.Y == 1)).all())
+            zeros_mean_wrong |= {are_names} if is_zero.any() or not are_names else set()
     if first is None:
         raise DataError("the blocks gave no rows; give at least one example")
-    if len(kinds) > 1 or len(zeros) > 1:
+    if len(kinds) > 1 or len(zeros_mean_wrong) > 1:
         raise DataError("some blocks hold targets of another kind than others; give labels in all, or numbers in all")
     x_dtype = kept_dtype(np.result_type(*dtypes), net.dtype)
     return Survey(n_rows, net.sizes[0], x_dtype, replace(first, counts_hits=counts_hits))

@@ -279,3 +279,24 @@ def test_blocks_that_change_are_told():
             return iter(self.blocks[: -1 if self.begun > 3 else None])
 
     refused(DataError, "gave 41 rows, before they gave 53", Shrinking(X, Y), None, {"pool": POOL})
+
+
+def test_targets_that_mean_something_else_in_other_blocks_are_refused():
+    X, Y = data(N_ROWS)
+    net = network((4, 3, 1), cost="hinge")
+    signs = np.where(Y[:, :1] > 0, 1.0, -1.0)
+    names = [(X[:20], (signs[:20] + 1) / 2), (X[20:], signs[20:])]
+    with pytest.raises(DataError, match="another kind than others"):
+        gpumlp.Trainer(net, batch_size=BATCH).fit(names, None, 1, pool=POOL)
+    with pytest.raises(DataError, match="another kind than others"):
+        gpumlp.Trainer(stack_of("numpy")(), batch_size=BATCH).fit([(X, Y), (X, Y[:, 0] > 0)], None, 1, pool=POOL)
+
+
+def test_zeros_and_ones_stand_for_signs_in_each_block():
+    X, Y = data(N_ROWS)
+    ones = (Y[:, :1] > 0).astype(float)
+    found = [
+        fitted(network((4, 3, 1), cost="hinge", seed=7), X, target, given={"pool": POOL})[0]
+        for target in (ones, 2 * ones - 1)
+    ]
+    assert found[0].tobytes() == found[1].tobytes()
