@@ -3,8 +3,8 @@
     python benchmarks/streaming.py [--backend numba] [--megabytes 480] [--rounds 9]
 
 A file of random rows is made in the temporary folder, and deleted. Rates are those of epochs that take turns, of which
-the median of the ratios is told; memory is that of a process of its own, for a sixteenth, a quarter and all of the file,
-under a limit (RLIMIT_DATA) of a tenth of the file beyond what the process had before.
+the median of the ratios is told; memory is that of a process of its own, for a sixteenth, a quarter and all of the
+file, under a limit (RLIMIT_DATA) of a tenth of the file beyond what the process had before.
 """
 
 from __future__ import annotations

@@ -16,11 +16,15 @@ from gpumlp.saved_model import SavedModel, load
 from gpumlp.training import schedules
 from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice, Measurement
+from gpumlp.training.delta_norms import DeltaNorms
 from gpumlp.training.folds import Folds
 from gpumlp.training.history import History
+from gpumlp.training.memory import MemoryPlan, plan_memory
+from gpumlp.training.mlflow_log import MlflowLog
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
 from gpumlp.training.pools import Pool
 from gpumlp.training.progress import ProgressBar
+from gpumlp.training.tensorboard_log import TensorBoardLog
 from gpumlp.training.trainer import Trainer
 from gpumlp.training.tuning import tune
 
@@ -37,6 +41,7 @@ __all__ = [
     "Choice",
     "Cost",
     "CsvLog",
+    "DeltaNorms",
     "EarlyStopping",
     "FleetSearchCV",
     "Folds",
@@ -46,7 +51,9 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "Measurement",
+    "MemoryPlan",
     "Metric",
+    "MlflowLog",
     "Monitor",
     "Network",
     "Pool",
@@ -55,6 +62,7 @@ __all__ = [
     "Stop",
     "Sweep",
     "SweepResult",
+    "TensorBoardLog",
     "Trainer",
     "UpdateRule",
     "__version__",
@@ -65,6 +73,7 @@ __all__ = [
     "errors",
     "get_backend",
     "load",
+    "plan_memory",
     "register",
     "rules",
     "schedules",

@@ -259,6 +259,7 @@ __device__ __forceinline__ Words philox(Words c, unsigned key0, unsigned key1) {
 struct Mask {
     const unsigned* keys;  // (n_models, 2)
     unsigned step, stream, threshold;
+    long long first;       // place of the first row in the batch of the step
     Words words;           // of the last four units that were asked for
     long long place = -1;  // which these are
 
@@ -266,7 +267,8 @@ struct Mask {
     __device__ __forceinline__ real operator()(long long model, long long row, long long rows, long long unit) {
         const long long wanted = ((model * rows + row) << 32) | (unit >> 2);
         if (wanted != place) {
-            words = philox({(unsigned)(unit >> 2), (unsigned)row, step, stream}, keys[2 * model], keys[2 * model + 1]);
+            const Words counter = {(unsigned)(unit >> 2), (unsigned)(first + row), step, stream};
+            words = philox(counter, keys[2 * model], keys[2 * model + 1]);
             place = wanted;
         }
         const unsigned even = unit & 2 ? words.w2 : words.w0, odd = unit & 2 ? words.w3 : words.w1;

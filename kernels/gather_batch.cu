@@ -6,6 +6,8 @@
 // keys          (n_orders, 2) words from which each epoch's order of places is computed; null: one after another
 // rows          (n_folds, n_places) the row at each place; null: the place itself
 // fold, counts  (n_models,) the line of `rows` that a model has, and how many of its places; null: the first, and all
+// first, whole  where in the step's batch of `whole` rows the `batch` rows begin that are brought: weights are those of
+//               the whole batch, and what concerns it as a whole is done where first is 0
 // clock         STEP, EPOCH, POSITION: read
 // hyper         (N_GIVEN, n_groups, n_models) and factors (n_steps, n_factors): the step's numbers are computed from them
 // penalties     TIMES_ROWS: those of a sum grow with its rows; BY_WEIGHT: divided by the weight of the batch; 0: as given
@@ -90,9 +92,9 @@ extern "C" __global__ void gather_batch(
     const long long* __restrict__ fold, const long long* __restrict__ counts, const long long* clock,
     const double* __restrict__ hyper, const double* __restrict__ factors, int x_aligned, int group, int mean, int penalties,
     long long copy_blocks, long long n_rows, long long n_places, long long in_features, long long n_out, long long batch,
-    long long n_orders, long long n_targets, long long n_codes, long long n_classes, long long n_weights,
-    long long n_sample_weights, long long n_factors, long long n_models, long long n_groups, real* a0, real* y,
-    real* row_weight, double* scale, double* tally, real* table)
+    long long first, long long whole, long long n_orders, long long n_targets, long long n_codes, long long n_classes,
+    long long n_weights, long long n_sample_weights, long long n_factors, long long n_models, long long n_groups,
+    real* a0, real* y, real* row_weight, double* scale, double* tally, real* table)
 {
     __shared__ unsigned round_keys[8];
     __shared__ double shared[256];
@@ -113,7 +115,7 @@ extern "C" __global__ void gather_batch(
         const Order order = order_of(order_number, keys ? round_keys : nullptr);
         const int lane = threadIdx.x % group, slots = blockDim.x / group;
         for (long long p = block % copy_blocks * slots + threadIdx.x / group; p < batch; p += copy_blocks * slots) {
-            const long long row = order(position + p);
+            const long long row = order(position + first + p);
             const x_type* from = X + row * in_features;
             real* to = a0 + (order_number * batch + p) * in_features;
             if (x_aligned)
@@ -138,17 +140,18 @@ extern "C" __global__ void gather_batch(
         }
     } else if (line < n_weights) {
         const Order order = order_of(line, keys ? round_keys : nullptr);
-        const long long valid = order.valid(position, batch);
+        const long long valid = order.valid(position, whole);
         const double* weights = sample_weight ? sample_weight + line % n_sample_weights * n_rows : nullptr;
         double sum = 0;
         for (long long p = threadIdx.x; p < valid; p += blockDim.x) sum += weights ? weights[order(position + p)] : 1.0;
         sum = block_sum(sum, shared);
         for (long long p = threadIdx.x; p < batch; p += blockDim.x) {
-            const double weight = p >= valid ? 0.0 : weights ? weights[order(position + p)] : 1.0;
+            const double weight = first + p >= valid ? 0.0 : weights ? weights[order(position + first + p)] : 1.0;
             row_weight[line * batch + p] = (real)(mean && sum > 0 ? weight / sum : weight);
         }
         if (threadIdx.x == 0) scale[line] = mean ? sum : 1;
         const long long last = n_weights == 1 ? n_models : line + 1;  // one line may serve all models
+        if (first) return;
         for (long long m = line + threadIdx.x; m < last; m += blockDim.x) tally[WEIGHT * n_models + m] += sum;
     } else {
 #if N_FINISHED
@@ -158,10 +161,10 @@ extern "C" __global__ void gather_batch(
 #pragma unroll
         for (int k = 0; k < N_GIVEN; ++k) given[k] = hyper[k * n + i];
         const long long m = i % n_models;
-        given[ETA] *= factors[position / batch * n_factors + m % n_factors];
+        given[ETA] *= factors[position / whole * n_factors + m % n_factors];
         if (penalties) {
             const Order order = order_of(m, nullptr);
-            const long long valid = order.valid(position, batch);
+            const long long valid = order.valid(position, whole);
             const double weight = batch_weight(
                 sample_weight ? sample_weight + m % n_sample_weights * n_rows : nullptr,
                 keys ? keys + 2 * (m % n_orders) : nullptr, (unsigned)clock[EPOCH], order, position, valid);

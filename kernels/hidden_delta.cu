@@ -1,8 +1,8 @@
 // delta <- delta * f'(z), the factor of BP2, and db <- the sum of delta over the batch (BP3)
 //
 // z, a        (n_models, batch, features); a holds f(z), under dropout f(z) mask / keep
-// keys, clock, threshold, stream, grow, keep   as in bias_activation: the mask is drawn again
-// kinds, widths, thresholds, scales            as in bias_activation; units beyond a model's width get delta = 0
+// keys, clock, threshold, stream, first_row, grow, keep   as in bias_activation: the mask is drawn again
+// kinds, widths, thresholds, scales   as in bias_activation; units beyond a model's width get delta = 0
 // partials    (n_models, n_chunks + n_groups, features) scratch
 // tickets     (n_models, n_tiles, n_groups + 1) zeros, which they are again afterwards
 // delta       (n_models, batch, features) W^T delta of the next layer, overwritten
@@ -15,7 +15,7 @@
 extern "C" __global__ void hidden_delta(
     const real* __restrict__ z, const real* __restrict__ a, long long batch, long long features,
     long long rows_of_chunk, int lanes, const unsigned* __restrict__ keys, const long long* __restrict__ clock,
-    unsigned threshold, unsigned stream, real grow, real keep, const int* __restrict__ kinds,
+    unsigned threshold, unsigned stream, long long first_row, real grow, real keep, const int* __restrict__ kinds,
     const int* __restrict__ widths, const unsigned* __restrict__ thresholds, const real* __restrict__ scales,
     real* partials, unsigned* tickets, real* delta, real* db, long long db_stride)
 {
@@ -34,7 +34,7 @@ extern "C" __global__ void hidden_delta(
     const long long width = MIXED ? widths[model] : features;
 #if DROPOUT
     if (RATES) threshold = thresholds[model], grow = scales[2 * model], keep = scales[2 * model + 1];
-    Mask mask = {keys, (unsigned)clock[STEP], stream, threshold};
+    Mask mask = {keys, (unsigned)clock[STEP], stream, threshold, first_row};
 #endif
     real sums[VEC] = {};
     for (long long row = begin + strand; row < end; row += n_strands) {

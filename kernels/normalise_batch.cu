@@ -1,7 +1,7 @@
 // z <- z + b, u <- gamma zhat + beta, a <- f(u); under dropout a <- a mask / keep           (normalised over a batch's rows)
 //
 // b, gamma, beta, mean, variance   (n_models, features), their rows .._stride apart: mean and variance of z + b
-// keys, clock, threshold, stream, grow   as in bias_activation
+// keys, clock, threshold, stream, first_row, grow   as in bias_activation
 // z           (n_models, batch, features)
 // u, a        the same; unless KEEPS_U they are one buffer, which then holds a
 // launch      256 threads, any grid; each thread walks over vectors of 16 bytes, whatever the width of a row
@@ -11,11 +11,11 @@ extern "C" __global__ void normalise_batch(
     const real* __restrict__ beta, long long beta_stride, const real* __restrict__ mean, long long mean_stride,
     const real* __restrict__ variance, long long variance_stride, long long n_models, long long batch,
     long long features, const unsigned* __restrict__ keys, const long long* __restrict__ clock, unsigned threshold,
-    unsigned stream, real grow, real* z, real* u, real* a)
+    unsigned stream, long long first_row, real grow, real* z, real* u, real* a)
 {
     const long long n_values = n_models * batch * features;
 #if DROPOUT
-    Mask mask = {keys, (unsigned)clock[STEP], stream, threshold};
+    Mask mask = {keys, (unsigned)clock[STEP], stream, threshold, first_row};
 #endif
     GRID_STRIDE(i, (n_values + VEC - 1) / VEC) {
         const long long first = i * VEC;

@@ -1,7 +1,7 @@
 // z <- z + b, u <- gamma zhat + beta, a <- f(u); under dropout a <- a mask / keep         (normalised over a row's units)
 //
 // b, gamma, beta   (n_models, features), their rows .._stride apart
-// keys, clock, threshold, stream, grow   as in bias_activation
+// keys, clock, threshold, stream, first_row, grow   as in bias_activation
 // z           (n_models, batch, features)
 // u, a        the same; unless KEEPS_U they are one buffer, which then holds a
 // mean, variance   (n_models, batch), overwritten
@@ -15,6 +15,7 @@ struct Layer {
     const unsigned* keys;
     const long long* clock;
     unsigned threshold, stream;
+    long long first_row;
     real grow;
     real *z, *u, *a, *mean, *variance;
 
@@ -51,7 +52,7 @@ struct Layer {
         }
         const real spread = group_sum<LONG_ROWS>(square, group) / real(features);
 #if DROPOUT
-        Mask mask = {keys, (unsigned)clock[STEP], stream, threshold};
+        Mask mask = {keys, (unsigned)clock[STEP], stream, threshold, first_row};
 #endif
 #pragma unroll 1
         for (long long j = lane * N; j < n; j += group * N) {
@@ -82,10 +83,10 @@ extern "C" __global__ void normalise_rows(
     const real* __restrict__ b, long long b_stride, const real* __restrict__ gamma, long long gamma_stride,
     const real* __restrict__ beta, long long beta_stride, long long n_models, long long batch, long long features,
     int group, const unsigned* __restrict__ keys, const long long* __restrict__ clock, unsigned threshold,
-    unsigned stream, real grow, real* z, real* u, real* a, real* mean, real* variance)
+    unsigned stream, long long first_row, real grow, real* z, real* u, real* a, real* mean, real* variance)
 {
     const Layer layer = {b, gamma, beta, b_stride, gamma_stride, beta_stride, n_models, batch, features, group, keys,
-                         clock, threshold, stream, grow, z, u, a, mean, variance};
+                         clock, threshold, stream, first_row, grow, z, u, a, mean, variance};
     if (LONG_ROWS || features % VEC == 0)
         layer.all_rows<VEC>();
     else

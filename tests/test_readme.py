@@ -32,7 +32,7 @@ def test_the_readme_shows_every_definition_with_its_formula_aliases_and_source(r
 @pytest.mark.parametrize(
     "code",
     re.findall(r"```python\n(.*?)```", README, re.DOTALL),
-    ids=["training", "saving", "exchange", "tuning", "own formula"],
+    ids=["training", "saving", "exchange", "tuning", "own formula", "sweep"],
 )
 def test_the_code_of_the_readme_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -179,7 +179,7 @@ class NumbaBackend(NumpyBackend):
 
         def drop(first: int, last: int, units: slice, room: Room) -> Call:
             words = room("words", units.stop - units.start + 8, np.uint32)
-            place = (batch, n, first, last, units.start, units.stop)
+            place = (dropout.first, batch, n, first, last, units.start, units.stop)
             drawn_from = (keys, clock_of(room), stream, threshold)
             return bind(run, *drawn_from, grow, *place, words, mask, a.reshape(-1))
 

@@ -21,6 +21,7 @@ from gpumlp.backends.numpy_batches import (
     target_launch,
     valid_rows,
     weight_launch,
+    window_of,
 )
 from gpumlp.backends.protocol import EPOCH, POSITION, STEP, WEIGHT, Array, Batch, BatchSource, StepNumbers, Tally
 from gpumlp.randomness import feistel, streams
@@ -95,6 +96,7 @@ class Bringing:
     """What is done in Python before a batch is brought, and what the compiled part is told by it.
 
     at      (1,) where in the window the batch begins
+    first   which row of it is the first that is brought
     known   (2,) position of the window's first row; step of the epoch whose numbers stand first in `ahead`
     amount  (n_models,) what the batch adds to the tally's weight, where it is not added here
     ahead   the next steps' numbers
@@ -105,7 +107,8 @@ class Bringing:
         self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
     ) -> None:
         self.source, self._clock, self._batch, self._numbers = source, memoryview(clock), batch, numbers
-        self.window = NumbaRowWindow(source, len(batch.a0))
+        self.first = batch.first
+        self.window = window_of(NumbaRowWindow, source, len(batch.a0))
         self.at, self.known = np.zeros(1, np.int64), np.zeros(2, np.int64)
         self.amount = np.zeros(tally.values.shape[1])
         self.ahead = np.empty(0, batch.a0.dtype) if numbers is None else ahead_of(numbers)
@@ -127,13 +130,13 @@ class Bringing:
         if self._weigh is not None or self.takers:
             rows, at = self.window.rows_at(clock[EPOCH], position)
             for take in self.takers:
-                take(rows, at)
+                take(rows, at + self.first)
             if self._weigh is not None:
                 self._weigh(rows[:, at : at + self.source.batch], valid_rows(self.source, position))
 
     def _beginning(self, position: int) -> int:
-        """Return how many steps had been done when this epoch began, if its steps are counted."""
-        return 0 if self._numbers is None else int(self._clock[STEP]) - position // self.source.batch
+        """Return how many steps had been done when this epoch, or turn of its rows, began; else the number of the turn."""
+        return self.source.turn if self._numbers is None else int(self._clock[STEP]) - position // self.source.batch
 
     def _look_ahead(self, position: int) -> None:
         """Make window, weights and numbers ready from this position on, up to where one of them ends."""
@@ -147,7 +150,7 @@ class Bringing:
         if self._weigh is None:
             valid = valid_rows(source, position)
             equal_weights(self._batch, valid, source.mean)
-            self.amount[:] = valid
+            self.amount[:] = valid if self.first == 0 else 0
         self._valid = self._batch.valid
         if self._numbers is not None:
             step = position // size
@@ -209,23 +212,27 @@ def taking_stages(source: BatchSource, batch: Batch, rows: Array, at: Array) -> 
     dtype = batch.a0.dtype
     if reads_inputs(source):
         take = loop("take_rows", dtype, given=source.X.dtype)
-        stages.append(taking(take, (source.X.reshape(-1), source.X.shape[1]), rows, at, batch.a0))
+        stages.append(taking(take, (source.X.reshape(-1), source.X.shape[1]), rows, at, batch.first, batch.a0))
     if not reads_targets(source):
         return stages
     if source.codes is not None:
         take = loop("take_codes", dtype, given=source.codes.dtype)
         given = (source.Y.reshape(-1), *model_flat(source.codes.reshape(source.n_codes, -1)), batch.y.shape[2])
-        stages.append(taking(take, given, rows, at, batch.y))
+        stages.append(taking(take, given, rows, at, batch.first, batch.y))
     else:
         take = loop("take_rows", dtype, given=source.Y.dtype)
-        stages.append(taking(take, (source.Y.reshape(-1), batch.y.shape[2]), rows, at, batch.y))
+        stages.append(taking(take, (source.Y.reshape(-1), batch.y.shape[2]), rows, at, batch.first, batch.y))
     return stages
 
 
-def taking(take: Loop, given: Sequence[Any], rows: Array, at: Array, out: Array) -> Atoms:
-    """Return the stage that fills `out` (n_orders or n_models, batch, n) from the rows of the window."""
+def taking(take: Loop, given: Sequence[Any], rows: Array, at: Array, first_row: int, out: Array) -> Atoms:
+    """Return the stage that fills `out` (n_orders or n_models, batch, n) from the rows of the window.
+
+    first_row   which row of the batch at at[0] is the first one
+    """
     n_lines, batch, n = out.shape
-    shared = (*given, *model_flat(rows), at, batch)
+    numbers, stride = model_flat(rows)
+    shared = (*given, numbers[first_row:], stride, at, batch)
 
     def some(first: int, last: int, room: Room) -> Call:
         return bind(take, *shared, first, last, out.reshape(-1))

@@ -28,7 +28,8 @@ def thread_clock(room: Room) -> Any:
 def can_be_joined(source: BatchSource, n_models: int) -> bool:
     """Tell whether each model can go through several steps by itself."""
     own_orders = source.keys is not None and len(source.keys) == n_models and n_models > 1
-    return own_orders and source.sample_weight is None and is_read_by_a_loop(source)
+    in_parts = source.part is not None
+    return own_orders and not in_parts and source.sample_weight is None and is_read_by_a_loop(source)
 
 
 class JoinedSteps:

@@ -164,6 +164,7 @@ def drop_out(
     stream: Int,
     threshold: Word,
     grow: Real,
+    first_row: Int,
     batch: Int,
     n: Int,
     first: Int,
@@ -176,6 +177,8 @@ def drop_out(
 ) -> None:
     """a <- a mask / keep, the mask being drawn row by row with the counters of randomness/streams.py.
 
+    first_row   place of the first row in the batch of the step
+
     words   room for 4 words for each 4 units that the units touch
     """
     first_quad, n_quads = begin // 4, (end + 3) // 4 - begin // 4
@@ -183,7 +186,7 @@ def drop_out(
     for row in range(first, last):
         m = row // batch
         for quad in range(n_quads):
-            c0, c1 = double_word(first_quad + quad), double_word(row - m * batch)
+            c0, c1 = double_word(first_quad + quad), double_word(first_row + row - m * batch)
             c2, c3 = double_word(clock[STEP]) & low, double_word(stream)
             k0, k1 = double_word(keys[2 * m]), double_word(keys[2 * m + 1])
             for _ in range(ROUNDS):

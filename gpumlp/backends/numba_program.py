@@ -23,6 +23,7 @@ from gpumlp.backends.numba_source import Loop
 WORTH_A_THREAD, WORTH_A_PART = 4_000, 1_000
 AT_ONCE = 20_000  # nanoseconds of work, which little enough data take to stay in a thread's cache
 OPERATION = 0.04  # nanoseconds of one of a loop's operations, where several are done at once
+PART_OF_A_CALL, A_PRODUCT = 30, 150  # nanoseconds that a model takes in a stage besides, of small ones most of it
 UNEVEN = 1.2  # how much longer than on average the busiest thread may take if whole models are dealt out
 
 
@@ -132,7 +133,7 @@ class Atoms:
 
     def of_each(self) -> Any:
         """Return how long each model takes, (n_models,) nanoseconds."""
-        return np.full(self.n_models, self.nanoseconds / self.n_models)
+        return np.full(self.n_models, self.nanoseconds / self.n_models + PART_OF_A_CALL)
 
 
 @dataclass
@@ -162,7 +163,7 @@ class Pieces:
 
     def of_each(self) -> Any:
         """Return how long each model takes, (n_models,) nanoseconds."""
-        return np.full(self.n_models, self.nanoseconds / self.n_models)
+        return np.full(self.n_models, self.nanoseconds / self.n_models + self.n * A_PRODUCT)
 
 
 class Runs:

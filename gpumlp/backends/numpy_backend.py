@@ -8,7 +8,7 @@ Every product runs on one model's own matrices, so a model's bits do not depend 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from itertools import pairwise
 from math import inf, sqrt
@@ -18,7 +18,7 @@ import numpy as np
 
 from gpumlp.backends import memory, threads
 from gpumlp.backends.host_ring import HostRing
-from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch
+from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch, window_of
 from gpumlp.backends.numpy_elementwise import Elementwise
 from gpumlp.backends.numpy_normalisation import (
     gamma_gradient_program,
@@ -108,6 +108,10 @@ class NumpyBackend:
         """Overwrite every element of `out`."""
         self._launch(lambda: out.fill(value))
 
+    def add(self, src: Array, out: Array) -> None:
+        """Add `src` to `out`."""
+        self._launch(lambda: np.add(out, src, out))
+
     def finite_models(self, x: Array) -> Any:
         """Return for which models every element is finite: NaN and infinity survive the extremes."""
         return np.isfinite(x.min(axis=1)) & np.isfinite(x.max(axis=1))
@@ -122,7 +126,7 @@ class NumpyBackend:
     ) -> None:
         """Bring the rows of this step, their weights and the step's numbers."""
         takers = [take_launch(source.X, batch.a0, self._elementwise.block_size), target_launch(source, batch.y)]
-        window = RowWindow(source, len(batch.a0))
+        window = window_of(RowWindow, source, len(batch.a0))
         self._launch(gather_launch(source, clock, batch, tally, numbers, window, takers))
 
     # ---------------------------------------------------------------- forward
@@ -263,7 +267,7 @@ class NumpyBackend:
         """Set dgamma, delta = dC/dz and db."""
         plan, is_layer = self._elementwise.plan, norm.kind == LAYER
         mean, variance = of_rows(norm)
-        terms = np.empty(z.shape, self.dtype)
+        terms = self.empty(z.shape, what="scratch of a normalised layer")
         self._launch(plan(gamma_gradient_program(), [delta, z, mean, variance], [terms]))
         self._launch(column_sums(terms, dgamma))
         if is_layer:
@@ -390,6 +394,10 @@ class NumpyBackend:
     def synchronize(self) -> None:
         """Do nothing: work is done when a method returns."""
 
+    def ranges(self) -> Callable[[str], AbstractContextManager[None]] | str:
+        """Return that there are none."""
+        return f"backend {self.name} computes on the processor, NVIDIA's profilers show what cuda does"
+
     @contextmanager
     def session(self) -> Iterator[None]:
         """Compute alone, and do not warn of what diverges: it is found in the cost, by its step."""
@@ -435,7 +443,7 @@ class NumpyBackend:
         clock: Array | None,
     ) -> Any:
         """Set z, a and the costs of the examples (n_models, batch), which are returned; add to the tally."""
-        bias, terms = b[:, None, :], np.empty(z.shape, self.dtype)
+        bias, terms = b[:, None, :], self.empty(z.shape, what="scratch of the output layer")
         costs = np.empty(z.shape[:2], self.dtype)
         if activation.row_wise:
             self._launch(self._elementwise.plan(bias_program(), [z, bias], [z]))
@@ -573,7 +581,7 @@ def draw_mask(dropout: Dropout, block_size: int) -> Launch:
         t = int(dropout.clock[STEP])
         for m in range(n_models):
             for rows in pieces:
-                words = dropout_words(dropout.keys[m], rows, features, t, dropout.layer)
+                words = dropout_words(dropout.keys[m], dropout.first + rows, features, t, dropout.layer)
                 np.greater_equal(words, threshold, mask[m, rows[0] : rows[-1] + 1])
 
     return launch

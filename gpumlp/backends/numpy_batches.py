@@ -23,11 +23,12 @@ class RowWindow:
         self.source = source
         steps = max(1, min(source.n_steps, PIECE // (source.batch * n_orders)))
         self.size = steps * source.batch
-        self.rows = np.empty((n_orders, self.size), np.int64)
+        beyond = source.n_parts * (source.part or source.batch) - source.batch  # of the last part of the last batch
+        self.rows = np.empty((n_orders, self.size + beyond), np.int64)
         self.key: tuple[int, int, int] | None = None  # turn, epoch and first position of what the window holds
 
     def rows_at(self, epoch: int, position: int) -> tuple[Any, int]:
-        """Return the window's rows (n_orders, size) and where in it `position` stands."""
+        """Return the window's rows (n_orders, at least size) and where in it `position` stands."""
         first = position - position % self.size
         if self.key != (self.source.turn, epoch, first):
             self._fill(epoch, first)
@@ -41,14 +42,24 @@ class RowWindow:
         counts = np.full(1, source.n_places) if source.counts is None else source.counts
         sizes = np.unique(counts)  # places, and which orders have so many
         orders_of = [(int(n), slice(None) if len(sizes) == 1 else np.flatnonzero(counts == n)) for n in sizes]
-        for start in range(0, self.size, piece):
-            stop = min(start + piece, self.size)
+        for start in range(0, self.rows.shape[1], piece):
+            stop = min(start + piece, self.rows.shape[1])
             positions, part = np.arange(first + start, first + stop), self.rows[:, start:stop]
             for n, orders in orders_of:
                 places = np.minimum(positions, n - 1)
                 part[orders] = places if keys is None else feistel.rows_at(places, keys[orders], n)
             if source.rows is not None:
                 part[:] = source.rows[0 if source.fold is None else source.fold[:, None], part]
+
+
+def window_of(kind: type[RowWindow], source: BatchSource, n_orders: int) -> RowWindow:
+    """Return the window of a source, which all parts of its batches share."""
+    if source.part is None:
+        return kind(source, n_orders)
+    if "window" not in source.kept:
+        source.kept["window"] = kind(source, n_orders)
+    found: RowWindow = source.kept["window"]
+    return found
 
 
 def gather_launch(
@@ -72,7 +83,7 @@ def gather_launch(
         position = int(clock[POSITION])
         rows, at = window.rows_at(int(clock[EPOCH]), position)
         for take in takers:
-            take(rows, at)
+            take(rows, at + batch.first)
         weigh(rows[:, at : at + size], valid_rows(source, position))
         if set_numbers is not None:
             set_numbers()
@@ -139,25 +150,29 @@ def weight_launch(source: BatchSource, batch: Batch, tally: Tally) -> Callable[[
 
         def equal(rows: Any, valid: Any) -> None:
             equal_weights(batch, valid, source.mean)
-            np.add(total, valid, total)
+            if batch.first == 0:
+                np.add(total, valid, total)
 
         return equal
     n_weights = len(sample_weight)
-    weights = np.empty(row_weight.shape, np.float64)
-    sums, places = np.empty(len(row_weight), np.float64), np.arange(row_weight.shape[1])
+    weights = np.empty((len(row_weight), source.batch), np.float64)
+    mine = weights[:, batch.first : batch.first + row_weight.shape[1]]
+    sums, places = np.empty(len(row_weight), np.float64), np.arange(source.batch)
 
     def given(rows: Any, valid: Any) -> None:
         for m in range(len(row_weight)):
             sample_weight[m % n_weights].take(rows[m % len(rows)], 0, weights[m], "clip")
         np.copyto(weights, 0, where=places >= np.reshape(valid, (-1, 1)))
         np.add.reduce(weights, axis=1, out=sums)
-        np.add(total, sums, total)
+        if batch.first == 0:
+            np.add(total, sums, total)
         if source.mean:
             scale[:] = sums
             np.divide(weights, np.where(sums > 0, sums, 1)[:, None], weights)  # a batch without weight moves nothing
         else:
             scale[:] = 1
-        np.copyto(row_weight, weights, casting="same_kind")
+        np.copyto(row_weight[:, : mine.shape[1]], mine, casting="same_kind")
+        row_weight[:, mine.shape[1] :] = 0
 
     return given
 
@@ -167,7 +182,7 @@ def equal_weights(batch: Batch, valid: Any, mean: bool) -> None:
     together = valid if isinstance(valid, int) else int(valid.sum())  # falls from batch to batch of an epoch, if at all
     if together != batch.valid:
         n = np.reshape(valid, (-1, 1))
-        counting = np.arange(batch.row_weight.shape[1]) < n
+        counting = batch.first + np.arange(batch.row_weight.shape[1]) < n
         batch.row_weight[:] = counting / np.maximum(n, 1) if mean else counting
         batch.scale[:] = n[:, 0] if mean else 1
         batch.valid = together

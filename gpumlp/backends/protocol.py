@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +40,7 @@ class BatchSource:
     codes          (n_classes, n_out) targets of each label, or (n_models, n_classes, n_out) with each model's own; None
     sample_weight  (1 or n_models, n_rows), or None for 1 everywhere
     batch          rows of a batch; the last one of an epoch may be short
+    part           rows of a batch that are brought at a time, the Batch says which; None: all of them
     mean           whether a batch's weights are divided by their sum
     keys           (1 or n_models, 2) words: each epoch has the order computed from them; None: no such order
     rows           (n_folds, n_places) int64: the row at each place of a fold; None: there is a place for each row
@@ -49,6 +50,7 @@ class BatchSource:
                    have equally many
     turn           how often keys, rows or counts were overwritten with those of other rows: what a backend has looked
                    ahead for is then computed anew
+    kept           what a backend on the host knows of the order, for all parts of a batch
     """
 
     X: Array
@@ -62,6 +64,13 @@ class BatchSource:
     fold: Array | None = None
     counts: Array | None = None
     turn: int = 0
+    part: int | None = None
+    kept: dict[str, Any] = field(default_factory=dict, init=False)
+
+    @property
+    def n_parts(self) -> int:
+        """Number of parts of a batch; the last one may have rows that only fill it."""
+        return -(-self.batch // (self.part or self.batch))
 
     @property
     def n_rows(self) -> int:
@@ -99,6 +108,8 @@ class Batch:
     scale        (1 or n_models,) float64: what turns sums with row_weight into sums with the sample weights
     valid        for how many rows a backend on the host has made row_weight, while all rows have the same; those of
                  all models together, where each has its own
+    first        which row of the step's batch is the first one here, where that is done part by part: weights and scale
+                 are those of the whole batch, whose weight is added to the tally with the first part
     """
 
     a0: Array
@@ -106,6 +117,7 @@ class Batch:
     row_weight: Array
     scale: Array
     valid: int = -1
+    first: int = 0
 
 
 @dataclass
@@ -201,6 +213,7 @@ class Dropout:
     clock   names the step, of which the mask is a function
     mask    (n_models, batch, features) bool, where a backend keeps the mask for the way back; None: it is drawn again
     rates   where the models of a padded stack differ: of each; `rate` is then the highest
+    first   as of Batch: a row's mask is that of its place in the whole batch
     """
 
     layer: int
@@ -209,6 +222,7 @@ class Dropout:
     clock: Array
     mask: Array | None = None
     rates: Rates | None = None
+    first: int = 0
 
 
 @dataclass
@@ -310,6 +324,10 @@ class Backend(Protocol):
 
     def fill(self, out: Array, value: float) -> None:
         """Overwrite every element of `out`."""
+        ...
+
+    def add(self, src: Array, out: Array) -> None:
+        """Add `src` to `out`, which has its shape."""
         ...
 
     def finite_models(self, x: Array) -> Any:
@@ -488,4 +506,8 @@ class Backend(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all that was asked for is done."""
+        ...
+
+    def ranges(self) -> Callable[[str], AbstractContextManager[None]] | str:
+        """Return what opens a range of a name in the timeline of a profiler; or why there is no such thing here."""
         ...

@@ -137,6 +137,14 @@ def why_unavailable(name: str, number: int = 0) -> str:
     return ""
 
 
+def cublas_bytes() -> int:
+    """Return the workspace that cuBLAS has on the device here; without one, what it has on the newest."""
+    from gpumlp.backends.cuda import device
+
+    capability = 90 if why_unavailable("cuda") else int(device.open_device(0).capability)
+    return device.cublas_bytes(capability)
+
+
 @cache
 def why_no_numba() -> str:
     """Return why Numba cannot be used, "" if it can; it is loaded only once a backend needs it."""

@@ -164,7 +164,9 @@ class Contest:
             beside = [s.reference for e, s in named if e.place == place]
             if beside:
                 name = PRODUCTS if place == HOST else f"{PRODUCTS}, {place}"
-                found.append(self._build(name, "limit", np.mean(beside, axis=0).tolist(), checked=how))
+                rounds = min(map(len, beside))  # an interrupted one is not there for all
+                means = np.mean([seconds[:rounds] for seconds in beside], axis=0).tolist()
+                found.append(self._build(name, "limit", means, checked=how))
         return found
 
     def _case(self, entrant: Entrant, samples: Samples) -> Case:

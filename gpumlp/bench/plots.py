@@ -1,16 +1,11 @@
-"""A run as figures: SVG of two shapes, wide and narrow, so that the text can be read on a page of either width."""
+"""A run as figures."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 from gpumlp.atomic import replacing
@@ -19,11 +14,18 @@ from gpumlp.bench.series import AXES, Sweep, sweeps
 from gpumlp.bench.statistics import Spread, ratio, share_of_limit, spread, throughput
 from gpumlp.bench.tables import count_text, number_text, time_text, with_article
 from gpumlp.errors import ConfigurationError
+from gpumlp.pages.figures import (
+    LINE,
+    Figure,
+    Panels,
+    count_lines,
+    draw_figure,
+    log_axis,
+    panel_title,
+    short,
+    why_missing,
+)
 
-WIDE, NARROW = 9.0, 3.75  # inches; a page shows them at some 900 and 360 pixels, so text of 9 points has 12 pixels
-PANEL = 2.7  # inches that a panel is high
-TITLE, NAME = 40, 20  # letters of a line over a panel, and of one of the two lines that a contender's name may take
-LINE = 0.15  # inches of a line of text
 # colours of Okabe and Ito, which people who see no red or no green can tell apart, and a marker for each
 KNOWN = {
     "gpumlp numba": ("#0072B2", "o"),
@@ -46,51 +48,6 @@ OTHERS = (
 )
 GREYS = ("#111111", "#555555", "#8a8a8a")
 DASHES = ("-", "--", "-.", ":")
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "legend.fontsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a name is a name, even with dollar signs
-    "axes.unicode_minus": False,
-}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure in two shapes.
-
-    name          of its files
-    title         what stands above it
-    description   what it shows, for those who read and for those who cannot see it
-    wide          SVG for pages from 700 pixels
-    narrow        SVG for less
-    """
-
-    name: str
-    title: str
-    description: str
-    wide: str
-    narrow: str
-
-
-def why_missing() -> str:
-    """Return why no figure can be drawn here, or an empty text."""
-    if find_spec("matplotlib") is None:
-        return "figures need matplotlib, which is not installed; install it: pip install 'gpumlp[plot]'"
-    return ""
 
 
 def figures(run: Run) -> list[Figure]:
@@ -146,10 +103,10 @@ def by_batch(run: Run, looks: Looks) -> Figure | None:
             rates = [throughput(case) for case in line.values()]
             _line(axes, list(line), rates, name, looks)
         _logarithmic(axes, "batch size", "examples/s", count_text)
-        _title(axes, sweep.label)
+        panel_title(axes, sweep.label)
 
     names = [name for sweep in shown for name in sweep.lines]
-    return _figure(
+    return draw_figure(
         "throughput",
         "Throughput by batch size",
         "Examples that the delta recursion works on in a second, by mini-batch size; both axes are logarithmic. "
@@ -171,17 +128,17 @@ def of_limit(run: Run, looks: Looks) -> Figure | None:
         axes.barh(range(len(some)), shares, color=[looks[c.contender][0] for c in some], height=0.72)
         for i, share in enumerate(shares):
             axes.annotate(f"{share:.2f}", (share, i), (4, 0), textcoords="offset points", va="center")
-        axes.set_yticks(range(len(some)), [_name(c.contender) for c in some])
+        axes.set_yticks(range(len(some)), [short(c.contender) for c in some])
         axes.set_xlim(0, max(1.15, 1.15 * max(shares)))
         axes.axvline(1, color="#333333", linewidth=1, linestyle="--")
         axes.set(xlabel="share of the limit")
-        _title(axes, name)
+        panel_title(axes, name)
         axes.grid(False, axis="y")
         axes.invert_yaxis()
 
-    row = 0.09 + LINE * _lines(case.contender for _, some in cases for case in some)
+    row = 0.09 + LINE * count_lines(case.contender for _, some in cases for case in some)
     height = 0.75 + row * max(len(some) for _, some in cases)
-    return _figure(
+    return draw_figure(
         "limit",
         "Share of the lower limit",
         "The least time that the matrix products and the bytes of a step need on this machine, divided by the time "
@@ -208,9 +165,9 @@ def crossover(run: Run, looks: Looks) -> Figure | None:
             _whiskers(axes, list(points), list(points.values()), *styles[sweep.label])
         axes.axhline(1, color="#333333", linewidth=1)
         _logarithmic(axes, "batch size", "ratio of times", number_text)
-        _title(axes, f"{a} / {b}")
+        panel_title(axes, f"{a} / {b}")
 
-    return _figure(
+    return draw_figure(
         "crossover",
         "Crossover between backends",
         "Time of one backend divided by that of the other, by mini-batch size: where a line is below 1, the first is "
@@ -233,10 +190,10 @@ def growth(run: Run, looks: Looks) -> Figure | None:
             _line(axes, list(line), [spread(case.seconds) for case in line.values()], name, looks)
         unit = next(iter(next(iter(sweep.lines.values())).values())).unit
         _logarithmic(axes, AXES[vary], f"time of {with_article(unit)}", time_text)
-        _title(axes, sweep.label)
+        panel_title(axes, sweep.label)
 
     names = [name for _, sweep in shown for name in sweep.lines]
-    return _figure(
+    return draw_figure(
         "growth",
         "How the time grows",
         "Time by batch size, width, depth, number of models and rows, each varied by itself; both axes are "
@@ -264,17 +221,17 @@ def to_peers(run: Run, looks: Looks) -> Figure | None:
                 y = row + 0.7 * ((i + 0.5) / len(own) - 0.5)
                 axes.plot((found.low, found.high), (y, y), color=colour, linewidth=2, solid_capstyle="butt")
                 axes.plot(found.median, y, marker, color=colour, markersize=6)
-        axes.set_yticks(range(len(peers)), [_name(peer.contender) for peer in peers])
+        axes.set_yticks(range(len(peers)), [short(peer.contender) for peer in peers])
         axes.set_ylim(len(peers) - 0.5, -0.5)
         axes.axvline(1, color="#333333", linewidth=1)
-        _log_axis(axes, "x", number_text)
+        log_axis(axes, "x", number_text)
         axes.set_xlabel("time relative to the peer's")
-        _title(axes, name)
+        panel_title(axes, name)
 
     names = [case.contender for _, own, _ in shown for case in own]
-    row = 0.19 + LINE * _lines(peer.contender for _, _, peers in shown for peer in peers)
+    row = 0.19 + LINE * count_lines(peer.contender for _, _, peers in shown for peer in peers)
     height = 0.85 + row * max(len(peers) for _, _, peers in shown)
-    return _figure(
+    return draw_figure(
         "peers",
         "Relative to other libraries",
         "gpumlp's time of a training step divided by that of another library, round by round: left of 1, gpumlp is "
@@ -312,60 +269,6 @@ def _has_share(case: Case) -> bool:
 # ---------------------------------------------------------------- drawing
 
 
-@dataclass(frozen=True)
-class Panels:
-    """What a figure consists of.
-
-    items     what each panel shows
-    draw      draws one item on axes
-    legend    (name, colour, marker, dash) of each line of the legend above the panels
-    columns   of panels in the wide shape; in the narrow one there is one
-    height    of a panel, in inches
-    """
-
-    items: Sequence[Any]
-    draw: Callable[[Any, Any], None]
-    legend: Sequence[tuple[str, str, str, str]]
-    columns: int = 3
-    height: float = PANEL
-
-
-def _figure(name: str, title: str, description: str, panels: Panels) -> Figure:
-    wide, narrow = (_svg(f"{name}-{shape}", panels, shape == "wide") for shape in ("wide", "narrow"))
-    return Figure(name, title, description, *(labelled(text, f"{title}. {description}") for text in (wide, narrow)))
-
-
-def _svg(name: str, panels: Panels, wide: bool) -> str:
-    """Draw all panels, without any state that a program's own plots could see afterwards."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure as Canvas
-
-    columns = min(panels.columns, len(panels.items)) if wide else 1
-    rows = -(-len(panels.items) // columns)
-    legend_columns = 4 if wide else 2
-    legend_rows = -(-len(panels.legend) // legend_columns)
-    legend_row = 0.07 + LINE * _lines(name for name, *_ in panels.legend)
-    size = (WIDE if wide else NARROW, rows * panels.height + legend_rows * legend_row + 0.1)
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-        canvas = Canvas(figsize=size, layout="constrained", facecolor="white")
-        FigureCanvasSVG(canvas)
-        for number, item in enumerate(panels.items, 1):
-            panels.draw(canvas.add_subplot(rows, columns, number), item)
-        if panels.legend:
-            _legend(canvas, panels.legend, legend_columns)
-        written = io.StringIO()
-        canvas.savefig(written, format="svg", metadata={"Date": None})
-    return self_contained(written.getvalue(), name)
-
-
-def _legend(canvas: Any, entries: Sequence[tuple[str, str, str, str]], columns: int) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=c, marker=m, linestyle=dash, label=_name(name)) for name, c, m, dash in entries]
-    canvas.legend(handles=handles, loc="outside upper left", ncol=columns, frameon=False, handlelength=2)
-
-
 def _entries(names: Iterable[str], looks: Looks, line: bool = True) -> list[tuple[str, str, str, str]]:
     return [(name, *looks[name], "-" if line else "") for name in dict.fromkeys(names)]
 
@@ -382,63 +285,7 @@ def _whiskers(axes: Any, x: Sequence[float], y: Sequence[Spread], colour: str, m
     axes.errorbar(x, medians, ends, color=colour, marker=marker, linestyle=dash, elinewidth=1, capsize=2)
 
 
-def _title(axes: Any, text: str) -> None:
-    """Put a title over a panel, in two lines if it is long."""
-    axes.set_title(fill(text, TITLE, max_lines=2, placeholder=" ..."), loc="left")
-
-
-def _name(contender: str) -> str:
-    """Return the name of a contender in at most two lines, since a longer one would leave no room for the figure."""
-    return fill(contender, NAME, max_lines=2, placeholder=" ...")
-
-
-def _lines(contenders: Iterable[str]) -> int:
-    """Return how many lines the longest name takes."""
-    return max((_name(contender).count("\n") + 1 for contender in contenders), default=0)
-
-
 def _logarithmic(axes: Any, x_label: str, y_label: str, y_text: Callable[[float], str]) -> None:
     axes.set(xlabel=x_label, ylabel=y_label)
-    _log_axis(axes, "x", number_text)
-    _log_axis(axes, "y", y_text)
-
-
-def _log_axis(axes: Any, which: str, text: Callable[[float], str]) -> None:
-    """Let an axis be logarithmic, with ticks that are words and not powers, which no text in SVG can hold in one."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    axis, set_scale = (axes.xaxis, axes.set_xscale) if which == "x" else (axes.yaxis, axes.set_yscale)
-    set_scale("log")
-    low, high = sorted(axis.get_view_interval())
-    subs = (1, 1.5, 2, 3, 5, 7) if high / low < 6 else (1, 2, 5) if high / low < 100 else (1,)
-    axis.set_major_locator(LogLocator(10, subs=subs, numticks=8))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
-    axis.set_minor_formatter(NullFormatter())
-
-
-# ---------------------------------------------------------------- SVG
-
-
-def self_contained(svg: str, name: str) -> str:
-    """Return an SVG that can stand in a page beside others: no address of anything, and ids that begin with `name`."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, count=1, flags=re.DOTALL)  # of the whole page
-    svg = svg.replace("<svg", '<svg stroke-linejoin="round" stroke-linecap="butt"', 1)
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
-
-    def renamed(found: re.Match[str]) -> str:
-        return f' id="{name}-{found[1]}"' if found[1] in used else ""
-
-    svg = re.sub(r'\sid="([^"]+)"', renamed, svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
-    return re.sub(r"('[^']*', )*sans-serif", "sans-serif", svg)
-
-
-def labelled(svg: str, text: str) -> str:
-    """Return the SVG as an image with a name for those who cannot see it."""
-    from xml.sax.saxutils import quoteattr
-
-    return svg.replace("<svg", f'<svg role="img" aria-label={quoteattr(text)}', 1)
+    log_axis(axes, "x", number_text)
+    log_axis(axes, "y", y_text)

@@ -61,6 +61,7 @@ def run_suites(
     with_peers  whether other libraries take part
     tell        is given how many visits are done, of how many, and the name of the next
     seconds     that a sample is meant to last
+    Ctrl-C ends the measurement: what has been found until then is returned, and `options["ended"]` says so.
     Raises      UnknownName, ConfigurationError, BackendUnavailable
     """
     chosen = check_suites(suites)
@@ -74,8 +75,12 @@ def run_suites(
     for library, reason in absent.items():
         log.info("%s takes no part: it %s", library, reason)
     every = contests(chosen, quick, own, kinds)
+    ended = ""
     try:
         visit(every, effort, seconds or effort.seconds, tell or (lambda done, total, what: None))
+    except KeyboardInterrupt:
+        ended = "interrupted: some cases were visited less often than others, or not at all"
+        log.warning("the measurement was %s", ended)
     finally:
         for contest in every:
             contest.close()
@@ -88,6 +93,7 @@ def run_suites(
         "peers": with_peers,
         "seconds": seconds or effort.seconds,
         "left_out": {**absent, **left_out},
+        **({"ended": ended} if ended else {}),
     }
     return Run(facts(own), options, tuple(case for contest in every for case in contest.cases()))
 

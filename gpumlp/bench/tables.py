@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gpumlp.bench.quiet import DISTURBED
 from gpumlp.bench.results import Case, Run
 from gpumlp.bench.series import Sweep, sweeps
 from gpumlp.bench.statistics import Spread, ratio, share_of_limit, share_of_products, spread, throughput
+from gpumlp.pages.html import Table
 
 TITLES = {
     "steps": "Training steps and epochs",
@@ -25,17 +25,6 @@ METHOD = (
 )
 MANY = 0.1  # of the samples: so many may be disturbed before the reader is warned
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of texts under a heading; the first `labels` columns hold words, the others numbers."""
-
-    name: str
-    note: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    labels: int = 1
 
 
 def as_markdown(run: Run) -> str:

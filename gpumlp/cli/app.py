@@ -15,13 +15,14 @@ from gpumlp.cli.doctor import doctor
 from gpumlp.cli.errors import exit_status
 from gpumlp.cli.export import export
 from gpumlp.cli.info import info
+from gpumlp.cli.plan import plan
 from gpumlp.cli.predict import predict
 from gpumlp.cli.sweep import sweep
 from gpumlp.cli.train import train
 from gpumlp.cli.verify import verify
 
 app = typer.Typer(name="gpumlp", add_completion=False, pretty_exceptions_enable=False)
-for command in (train, sweep, predict, convert, export, verify, info, doctor):
+for command in (train, sweep, plan, predict, convert, export, verify, info, doctor):
     app.command()(command)
 app.add_typer(bench)
 

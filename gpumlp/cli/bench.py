@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ import typer
 
 from gpumlp.bench.results import SUITES, Run, write
 from gpumlp.cli.compare import compare
-from gpumlp.cli.errors import tell
+from gpumlp.cli.errors import INTERRUPTED, tell
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.options import AsJson
 from gpumlp.cli.places import check_place
@@ -66,7 +67,8 @@ def run(
     """Measure how fast gpumlp is here, beside other libraries, slow ways, and the limits of the machine.
 
     Suites: recursion, the deltas alone; steps, whole training steps and epochs; growth, what a step costs by its sizes.
-    All take about a quarter of an hour. Everyone's result is checked before it is timed.
+    All take about a quarter of an hour. Everyone's result is checked before it is timed. Ctrl-C and SIGTERM end it
+    early, and what was measured until then is written.
 
     Writes bench.json, bench.md, bench.html and the plots into a folder bench-plots; existing ones are kept and the new
     ones numbered. `gpumlp bench compare A.json B.json` tells what became slower.
@@ -79,12 +81,28 @@ def run(
     check_place(out / "bench.json", "--out")
     from gpumlp.bench.suites import run_suites
 
-    with notes_told(True), progress() as told:
+    with notes_told(True), progress() as told, terminating():
         found = run_suites(suite or (), backend, device, quick, peers, told, seconds)
     found = replace(found, options={**found.options, "command": command(suite, quick, backend, device, peers, seconds)})
     written = save(found, out)
     print(found.as_json() if as_json else closing(found))
     tell(f"written: {', '.join(str(place) for place in written)}")
+    if "ended" in found.options:
+        raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def terminating() -> Iterator[None]:
+    """Let SIGTERM end what is done in the block as Ctrl-C does."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def command(
@@ -115,10 +133,11 @@ def save(found: Run, folder: Path) -> list[Path]:
     Without matplotlib there are JSON and Markdown, and a line says what brings the figures.
     """
     from gpumlp.bench import page, plots, tables
+    from gpumlp.pages.figures import why_missing
 
     stem = free_stem(folder)
     written = [found.save(folder / f"{stem}.json"), write(folder / f"{stem}.md", tables.as_markdown(found))]
-    if plots.why_missing():
+    if why_missing():
         tell('note      no plots and no page: they need matplotlib; install it: pip install "gpumlp[bench]"')
         return written
     written.append(write(folder / f"{stem}.html", page.as_html(found)))

@@ -111,10 +111,20 @@ BatchSize = Annotated[
     option(
         "--batch-size",
         "--batchsize",
+        "--batch",
         "-b",
         panel=FIT,
         metavar="N",
         help='Rows of a batch; "full"; or "tune" for what is fastest here, as three seconds of measuring show.',
+    ),
+]
+MicroBatch = Annotated[
+    str,
+    option(
+        "--micro-batch",
+        panel=FIT,
+        metavar="N",
+        help='Rows of a batch that are computed at a time, as memory wants it: a number, "auto" or "none".',
     ),
 ]
 Epochs = Annotated[int, option("--epochs", "--epoch", "-e", "--max-iter", panel=FIT, min=1, help="Epochs.")]
@@ -161,6 +171,27 @@ Log = Annotated[
     Path | None,
     option("--log", panel=RUN, metavar="FILE", help="Write a line for each epoch (.csv or .jsonl)."),
 ]
+TensorBoard = Annotated[
+    Path | None,
+    option("--tensorboard", panel=RUN, metavar="FOLDER", help="Write what TensorBoard shows there, epoch by epoch."),
+]
+Mlflow = Annotated[
+    str | None,
+    option(
+        "--mlflow",
+        panel=RUN,
+        metavar="URI",
+        help="Log options, values by epoch and the model into MLflow: http://localhost:5000, or sqlite:///mlflow.db.",
+    ),
+]
+MlflowExperiment = Annotated[
+    str, option("--mlflow-experiment", panel=RUN, metavar="NAME", help="Which experiment of MLflow the run is of.")
+]
+Report = Annotated[
+    Path | None,
+    option("--report", panel=RUN, metavar="FILE", help="Write the training as one page with figures (.html)."),
+]
+Nvtx = Annotated[bool, option("--nvtx", panel=RUN, help="Name epochs, steps and evaluations for NVIDIA's profilers.")]
 Memory = Annotated[
     str | None,
     option(
@@ -202,7 +233,7 @@ def header_mode(header: bool | None) -> Literal["auto"] | bool:
     return "auto" if header is None else header
 
 
-def hidden_sizes(text: str) -> tuple[int, ...]:
+def hidden_sizes(text: str, option: str = "--hidden") -> tuple[int, ...]:
     """Read "128,64", "(128, 64)" or "none"."""
     parts = [part for part in text.strip(" ()[]").split(",") if part.strip()]
     if text.strip().lower() == "none":
@@ -211,7 +242,7 @@ def hidden_sizes(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in parts)
     except ValueError as error:
         raise ConfigurationError(
-            f'--hidden {text!r}: expected whole numbers such as 128,64, or "none" for no hidden layer'
+            f'{option} {text!r}: expected whole numbers such as 128,64, or "none" for no hidden layer'
         ) from error
 
 
@@ -233,6 +264,11 @@ def batch_rows(text: str) -> int | str:
         return int(text)
     except ValueError:
         return text
+
+
+def micro_batch_rows(text: str) -> int | str | None:
+    """Read a number of rows, "auto" or "none"; Trainer refuses everything else."""
+    return None if text.strip().lower() == "none" else batch_rows(text)
 
 
 def expect_task(name: str | None) -> None:

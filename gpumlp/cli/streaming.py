@@ -19,7 +19,7 @@ from gpumlp.saved_model import SavedModel
 from gpumlp.training.pools import Pool
 
 SHARE = 0.5  # of the memory that is free
-OF_POOLS, OF_CHOICE = 0.5, 0.25  # of the memory that may be used
+OF_POOLS = 0.5  # of the memory that may be used; what is evaluated after each epoch may have half of that
 ROWS_AT_A_TIME = 1 << 14  # whose predictions are made at once
 
 
@@ -31,7 +31,7 @@ def memory_of(text: str | None) -> int:
 def pool_for(X: Array, memory: int, batch: int | str) -> Pool | None:
     """Return how to train on features that do not fit into memory; None if they do.
 
-    Raises   ConfigurationError for a batch that needs them all there
+    Raises   ConfigurationError for a batch that needs them all there, or more than there is room for
     """
     if X.nbytes <= memory:
         return None
@@ -40,18 +40,31 @@ def pool_for(X: Array, memory: int, batch: int | str) -> Pool | None:
             f"--batch-size {batch} needs all rows in memory, {readable_bytes(X.nbytes)}, but --memory allows "
             f"{readable_bytes(memory)}; give a number of rows, or allow more"
         )
+    rows = int(OF_POOLS * memory) // (2 * X.itemsize * X.shape[1])
+    if rows < batch:
+        raise ConfigurationError(
+            f"--memory allows {readable_bytes(memory)}, in which pools have room for {rows} rows, but a batch has "
+            f"{batch}; allow more, or make --batch-size smaller"
+        )
     return Pool(str(int(OF_POOLS * memory)))
 
 
-def few_enough(parts: Parts, X: Array, memory: int) -> Parts:
+def few_enough(parts: Parts, X: Array, pool: Pool) -> Parts:
     """Return parts of which the one that chooses the epoch fits into memory; the rest of it is trained on."""
-    most = max(1, int(OF_CHOICE * memory) // (X.shape[1] * X.dtype.itemsize))
-    n = len(parts.choice)
-    if n <= most:
-        return parts
-    kept = np.arange(most) * n // most
-    freed = np.delete(parts.choice, kept)
-    return replace(parts, choice=parts.choice[kept], train=np.sort(np.concatenate([parts.train, freed])))
+    kept = that_fit(parts.choice, X, pool)
+    freed = np.setdiff1d(parts.choice, kept)
+    return replace(parts, choice=kept, train=np.sort(np.concatenate([parts.train, freed])))
+
+
+def that_fit(rows: Array, X: Array, pool: Pool) -> Array:
+    """Return as many rows as may be in memory beside the pools."""
+    return spread(rows, max(1, parse_size(str(pool.size), "pool") // (2 * X.itemsize * X.shape[1])))
+
+
+def spread(rows: Array, most: int) -> Array:
+    """Return so many rows at most, at equal distances."""
+    n = len(rows)
+    return rows if n <= most else rows[np.arange(most) * n // most]
 
 
 def training_rows(problem: Problem, parts: Parts, model: SavedModel) -> RowBlocks:
@@ -80,7 +93,7 @@ def standardiser(problem: Problem, rows: Array) -> Standardiser:
     return Standardiser(statistics.mean, np.where(is_constant | (deviation == 0), 1.0, deviation))
 
 
-def predicted(model: SavedModel, X: Array, rows: Array) -> Array:
+def predicted_for(model: SavedModel, X: Array, rows: Array) -> Array:
     """Return the predictions for some rows, made a few at a time."""
     return np.concatenate([model.predict(X[some]) for some in pieces(rows)])
 

@@ -19,15 +19,16 @@ from gpumlp.cli.notes import notes_told
 from gpumlp.cli.places import check_place
 from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
+from gpumlp.cli.watching import Watchers, add_model, write_report
 from gpumlp.data import Standardiser, load_table
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
 from gpumlp.training.checkpoints import Checkpoints
+from gpumlp.training.delta_norms import SAMPLE, DeltaNorms
 from gpumlp.training.history import History
-from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Monitor
+from gpumlp.training.monitors import KeepBest, Monitor
 from gpumlp.training.pools import Pool
-from gpumlp.training.progress import ProgressBar
 from gpumlp.training.trainer import Trainer
 
 LARGE = 10.0  # features beyond it deserve a word about --standardise
@@ -50,6 +51,7 @@ def train(
     optimizer: opt.Optimizer = "adam",
     lr: opt.LearningRate = 0.001,
     batch_size: opt.BatchSize = "64",
+    micro_batch: opt.MicroBatch = "auto",
     epochs: opt.Epochs = 100,
     l2: opt.L2 = 0.0,
     clip_norm: opt.ClipNorm = None,
@@ -63,6 +65,11 @@ def train(
     save: opt.Save = None,
     log: opt.Log = None,
     memory: opt.Memory = None,
+    tensorboard: opt.TensorBoard = None,
+    mlflow: opt.Mlflow = None,
+    mlflow_experiment: opt.MlflowExperiment = "gpumlp",
+    report: opt.Report = None,
+    nvtx: opt.Nvtx = False,
     checkpoint: opt.CheckpointFolder = None,
     every: opt.CheckpointEvery = "1min",
     keep: opt.Keep = 3,
@@ -86,17 +93,32 @@ def train(
 
     The target of a regression is standardised for training, and predictions are scaled back.
     It is left as it is where the cost does not take all numbers, such as poisson.
+
+    With --report, --tensorboard or --mlflow the rows held out are evaluated after each epoch, too, to be drawn beside
+    the training rows; nothing is chosen by them.
     """
     check_place(save, "--save")
     check_place(log, "--log", (".csv", ".jsonl"))
+    check_place(report, "--report", (".html", ".htm"))
     opt.expect_task(task)
     checkpoints = checkpoints_in(checkpoint, every, keep, resume)
+    watchers = Watchers.of(
+        ctx,
+        mlflow,
+        mlflow_experiment,
+        patience=early_stopping,
+        log=log,
+        tensorboard=tensorboard,
+        report=report,
+        quiet=quiet,
+    )
+    monitors = watchers.monitors()
     problem = pose(load_table(data, target=target, header=opt.header_mode(header)), task)
     parts = split(problem, val_fraction, early_stopping is not None, seed)
     X, default, allowed = problem.table.X, DEFAULTS[problem.task], streaming.memory_of(memory)
     pool = streaming.pool_for(X, allowed, opt.batch_rows(batch_size))
     if pool is not None:
-        parts = streaming.few_enough(parts, X, allowed)
+        parts = streaming.few_enough(parts, X, pool)
     net = Network(
         (X.shape[1], *opt.hidden_sizes(hidden), problem.n_out),
         opt.activation_names(activation),
@@ -110,7 +132,17 @@ def train(
         precision=precision,
         seed=seed,
     )
-    trainer = Trainer(net, optimizer, lr, opt.batch_rows(batch_size), l2=l2, clip_norm=clip_norm, schedule=schedule)
+    trainer = Trainer(
+        net,
+        optimizer,
+        lr,
+        opt.batch_rows(batch_size),
+        l2=l2,
+        clip_norm=clip_norm,
+        schedule=schedule,
+        nvtx=nvtx or None,
+        micro_batch=opt.micro_batch_rows(micro_batch),
+    )
     model = package(problem, net, parts.train, standardise, pool)
     if not quiet:
         if pool is not None:
@@ -118,15 +150,17 @@ def train(
         training = f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}"
         describe(problem, parts, model, training, pool)
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
-    others = watchers(early_stopping, log, quiet)
     with notes_told(not quiet), going_on(checkpoints, ctx.find_root().obj):
-        history = fit(problem, parts, model, trainer, epochs, best, others, save, checkpoints, resume, pool)
-    result = report(problem, parts, model, history, best, pool) | {"batch_size": trainer.batch_size}
+        history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save, checkpoints, resume, pool)
+    result = close(problem, parts, model, history, best, pool) | {"batch_size": trainer.batch_size}
     print(as_object(result) if as_json else closing_line(result))
-    if save is not None:
-        saved = model.save(save)
-        if not quiet:
-            tell(f"saved     {saved}")
+    saved = None if save is None else model.save(save)
+    add_model(monitors, model, saved)
+    if report is not None:
+        write_report(watchers, problem, parts, model, history, result)
+    for what, place in (("saved", saved), ("report", report)):
+        if place is not None and not quiet:
+            tell(f"{what:<9} {place}")
 
 
 def package(problem: Problem, net: Network, rows: Array, standardise: bool, pool: Pool | None) -> SavedModel:
@@ -160,16 +194,6 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str, p
     tell(f"device    {device_of(net)}, {threads.count()} threads, {net.dtype.name}")
 
 
-def watchers(patience: int | None, log: Path | None, quiet: bool) -> list[Monitor]:
-    """Return the monitors that the options ask for."""
-    found: list[Monitor] = [] if quiet else [ProgressBar()]
-    if patience is not None:
-        found.append(EarlyStopping(patience=patience, restore_best=False))
-    if log is not None:
-        found.append(CsvLog(log) if log.suffix.lower() == ".csv" else JsonLinesLog(log))
-    return found
-
-
 def checkpoints_in(folder: Path | None, every: str, keep: int, resume: bool) -> Checkpoints | None:
     """Return the checkpoints that the options ask for; raise ConfigurationError for what means nothing."""
     if folder is not None:
@@ -186,6 +210,7 @@ def fit(
     trainer: Trainer,
     epochs: int,
     best: KeepBest,
+    watchers: Watchers,
     others: list[Monitor],
     save: Path | None,
     checkpoints: Checkpoints | None,
@@ -199,12 +224,23 @@ def fit(
         X = model.scaler.transform(X, model.network.dtype) if model.scaler else X
         return X, model.target_scaler.transform(Y, model.network.dtype) if model.target_scaler else Y
 
-    validation = rows(parts.choice) if len(parts.choice) else None
+    beside = parts.choice if len(parts.choice) or not watchers.compare else parts.test
     X, Y = rows(parts.train) if pool is None else (streaming.training_rows(problem, parts, model), None)
-    watching = [best, *others]
+    if pool is not None:
+        beside = streaming.that_fit(beside, problem.table.X, pool)
+    first: list[Monitor] = [best]
+    if watchers.report is not None:
+        first.append(DeltaNorms(model.network, *rows(streaming.spread(parts.train, SAMPLE))))
     try:
         return trainer.fit(
-            X, Y, epochs, validation, monitors=watching, checkpoints=checkpoints, resume=resume, pool=pool
+            X,
+            Y,
+            epochs,
+            rows(beside) if len(beside) else None,
+            monitors=[*first, *others],
+            checkpoints=checkpoints,
+            resume=resume,
+            pool=pool,
         )
     except (KeyboardInterrupt, DivergenceError) as end:
         what = "diverged" if isinstance(end, DivergenceError) else "interrupted"
@@ -215,7 +251,7 @@ def fit(
         raise
 
 
-def report(
+def close(
     problem: Problem, parts: Parts, model: SavedModel, history: History, best: KeepBest, pool: Pool | None
 ) -> dict[str, Any]:
     """Return the closing result: scores on rows that nothing was learned from, where there are any."""
@@ -226,7 +262,7 @@ def report(
     )
     assert best.best_epoch is not None
     X = problem.table.X
-    found = model.predict(X[rows]) if pool is None else streaming.predicted(model, X, rows)
+    found = model.predict(X[rows]) if pool is None else streaming.predicted_for(model, X, rows)
     scores = compare(problem.task, found, problem.y[rows])
     net = model.network
     return {

@@ -14,6 +14,8 @@ from gpumlp.formulas.costs import COSTS, Cost
 from gpumlp.formulas.output_delta import fits
 from gpumlp.formulas.registry import Interval
 from gpumlp.formulas.update_rules import RULES, UpdateRule
+from gpumlp.network.architecture import build_architecture
+from gpumlp.network.members import Member
 from gpumlp.network.network import Network
 from gpumlp.shapes import HostArray
 from gpumlp.training.trainer import Trainer
@@ -40,6 +42,7 @@ class Problem:
     rate: float = 0.02
     dropout: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
+    members: Sequence[Member] = ()  # of a mixed stack, in place of the network above
 
 
 def activations(dtype: str, device: str, chosen: Sequence[Activation] | None = None) -> Check:
@@ -74,6 +77,24 @@ def options(dtype: str, device: str) -> Check:
     return compared(f"training options, {dtype}", [compare(p, dtype, device) for p in problems])
 
 
+def mixtures(dtype: str, device: str) -> Check:
+    """Return whether stacks of models that differ are those of NumPy."""
+    kinds = [a for a in ACTIVATIONS.definitions() if not a.row_wise]
+    problems = [
+        Problem("every activation, of several widths", members=[member(i, f) for i, f in enumerate(kinds)]),
+        Problem("each with a dropout of its own", members=[member(i, "tanh", 0.2 * i) for i in range(3)]),
+    ]
+    return compared(f"models that differ, {dtype}", [compare(p, dtype, device) for p in problems])
+
+
+def member(number: int, activation: str | Activation, dropout: float = 0.0) -> Member:
+    """Return a model of a mixed stack, whose widths depend on its number."""
+    n_in, n_first, n_second, n_out = SIZES
+    sizes = (n_in, n_first - number % 3, n_second - number % 5, n_out)
+    net = build_architecture(sizes, [activation, "tanh"], "softmax", "categorical_cross_entropy")
+    return Member(net, (dropout, dropout), model_id=number, initialiser=small)
+
+
 def tf32(device: str) -> Check:
     """Return whether products with shortened factors are near those of NumPy."""
     return compared("products in tf32", [compare(Problem("softmax of two tanh layers"), "tf32", device)])
@@ -96,7 +117,25 @@ def results(
     problem: Problem, dtype: str, backend: str, device: str | None = None, precision: str | None = None
 ) -> dict[str, list[HostArray]]:
     """Return what a backend computes: deltas and gradients, costs, and parameters after an epoch of three steps."""
-    net = Network(
+    net = network(problem, dtype=dtype, backend=backend, device=device, precision=precision)
+    X, Y = examples(net)
+    found: dict[str, list[HostArray]] = {}
+    if not net.is_mixed:
+        gradients = net.backpropagate(X, Y)
+        found["gradients"] = [*gradients.delta, *gradients.dW, *gradients.db]
+    costs = [net.cost_of(X, Y)]
+    trainer = Trainer(net, problem.rule, problem.rate, BATCH, **problem.options)
+    history = trainer.fit(X, Y, 1)
+    alike = [net.alone(m) for m in range(net.n_models)] if net.is_mixed else [net]
+    learned = [x for one in alike for x in (*one.weights, *one.biases)]
+    return {**found, "costs": [*costs, history["cost"]], "training": learned}
+
+
+def network(problem: Problem, **placed: Any) -> Network:
+    """Return a problem's network, `placed` on a backend."""
+    if problem.members:
+        return Network.mixed(problem.members, **placed)
+    return Network(
         SIZES,
         problem.activation,
         problem.output,
@@ -104,21 +143,8 @@ def results(
         n_models=2,
         initialiser=small,
         dropout=problem.dropout,
-        dtype=dtype,
-        backend=backend,
-        device=device,
-        precision=precision,
+        **placed,
     )
-    X, Y = examples(net)
-    gradients = net.backpropagate(X, Y)
-    costs = [net.cost_of(X, Y)]
-    trainer = Trainer(net, problem.rule, problem.rate, BATCH, **problem.options)
-    history = trainer.fit(X, Y, 1)
-    return {
-        "gradients": [*gradients.delta, *gradients.dW, *gradients.db],
-        "costs": [*costs, history["cost"]],
-        "training": [*net.weights, *net.biases],
-    }
 
 
 def small(generator: np.random.Generator, n_out: int, n_in: int) -> tuple[HostArray, HostArray]:

@@ -56,7 +56,7 @@ def checks(meter: Meter, device: str) -> Named:
     """Return the checks of correctness by name, each ready to be called."""
     found: Named = []
     for dtype in ("float32", "float64"):
-        for kind in (agreement.activations, agreement.pairs, agreement.rules, agreement.options):
+        for kind in (agreement.activations, agreement.pairs, agreement.rules, agreement.options, agreement.mixtures):
             found.append((f"{kind.__name__}, {dtype}", partial(kind, dtype, device)))
     found.append(("products in tf32", partial(agreement.tf32, device)))
     for n_layers, clipping in ((1, False), (2, False), (2, True), (4, False), (4, True)):

@@ -89,6 +89,11 @@ class Evaluation:
         found = [part.run() for part in self._parts]
         return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
 
+    def step(self) -> None:
+        """Evaluate the next batch, for what looks at the step alone."""
+        for part in self._parts:
+            part.step()
+
 
 class _Part:
     """The evaluation of neighbouring models whose batches are of one size."""
@@ -116,7 +121,7 @@ class _Part:
             backend.evaluate(formulas, net.activations[-1], ws.z[-1], p.b[-1], ws.a[-1], ws.batch, clock, tally)
 
         self.backend, self.source, self.clock, self.tally = backend, source, clock, tally
-        self._step = backend.capture(step)
+        self.step = backend.capture(step)
 
     def run(self) -> dict[str, Any]:
         """Return the means of these models."""
@@ -124,7 +129,7 @@ class _Part:
         self.backend.fill(self.clock, 0)
         with self.backend.session():
             for _ in range(self.source.n_steps):
-                self._step()
+                self.step()
         return read_tally(self.backend, self.tally)
 
 

@@ -167,6 +167,11 @@ class Network:
         net.alternatives = (backend.name,)
         return net
 
+    @classmethod
+    def hollow(cls, members: Sequence[Member], backend: Backend) -> Network:
+        """Return a stack of these members whose parameters are not drawn, for what looks at its sizes alone."""
+        return cls._of(tuple(members), backend)
+
     @property
     def initialiser(self) -> Initialiser:
         """What draws the initial weights, in a mixed stack those of its first model; setting it sets it for all."""

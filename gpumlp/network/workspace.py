@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -120,6 +121,12 @@ class Workspace:
             buffers = (self.p, self.z, self.u, self.a, self.delta, self.norms)
             self.parts = [Part(slice(0, n_models), sizes, activations, None, *buffers)]
 
+    def with_rows(self, batch: Batch) -> Workspace:
+        """Return the same buffers for another part of a batch, whose rows and targets lie in the same place."""
+        other = copy(self)
+        other.batch = batch
+        return other
+
     def _run(self, run: Run, in_place: bool) -> Part:
         """Return a run's views: its numbers lie side by side, in the room that the stack has for its models."""
         net = run.architecture
@@ -206,7 +213,8 @@ def build_dropout(
         if not any(of_models):
             found.append(None)
         else:
-            mask = backend.empty((len(of_models), batch, n), np.bool_) if backend.keeps_masks else None
+            shape = len(of_models), batch, n
+            mask = backend.empty(shape, np.bool_, "a dropout mask") if backend.keeps_masks else None
             differ = backend.pads_models and len(set(of_models)) > 1
             of_each = build_rates(backend, of_models) if differ else None
             found.append(Dropout(layer, max(of_models), backend.asarray(keys), clock, mask, of_each))

@@ -91,10 +91,12 @@ class Turn(NamedTuple):
 class Feed(Protocol):
     """What makes a source ready for the steps of an epoch.
 
+    source            what the steps read
     n_rows, n_steps   of an epoch
     watchers          what is to be called after each step with how many are done
     """
 
+    source: BatchSource
     n_rows: int
     n_steps: int
     watchers: list[Callable[[int], object]]
@@ -116,7 +118,7 @@ class Whole:
     """All rows are there at once."""
 
     def __init__(self, source: BatchSource) -> None:
-        self.n_rows, self.n_steps = source.n_places, source.n_steps
+        self.source, self.n_rows, self.n_steps = source, source.n_places, source.n_steps
         self.watchers: list[Callable[[int], object]] = []
 
     def turns(self, epochs: range, done: int) -> Iterator[Turn]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.backends.protocol import EPOCH, FIRST_BAD, POSITION, STEP, BatchSource, StepNumbers, Tally
-from gpumlp.errors import ConfigurationError, DataError, DivergenceError, ShapeError
+from gpumlp.errors import ConfigurationError, DataError, DivergenceError, OutOfMemory, ShapeError
+from gpumlp.formulas.normalisation import BATCH
 from gpumlp.formulas.update_rules import RULES, UpdateRule, check_rule, finished_names
 from gpumlp.network.evaluation import Evaluation, build_source, read_tally
 from gpumlp.network.kinds import bring
@@ -28,9 +30,12 @@ from gpumlp.training.history import History
 from gpumlp.training.hyper_table import HyperTable
 from gpumlp.training.monitors import EpochReport, Monitor, OfEachModel, RunInfo, Stop, WeightKeeper
 from gpumlp.training.pools import Feed, Pool, PooledSet, Whole, open_pools
+from gpumlp.training.ranges import are_wanted, marker
 from gpumlp.training.saving import BEGINNING, Saving
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, Schedules
 from gpumlp.training.step import TrainingStep
+
+log = logging.getLogger("gpumlp")
 
 OneSchedule = str | Schedule | ReduceOnPlateau | None
 
@@ -62,6 +67,12 @@ class Trainer:
                          cost or weights are no longer finite; its weights return to its last finite epoch
     steps_per_launch     how many steps a device is given at once; monitors are told of the last of them. More spare the
                          host time, which matters where a step takes the device some microseconds
+    nvtx                 whether epochs, steps and evaluations are ranges in the timeline of NVIDIA's profilers, which
+                         cuda alone does; None: as GPUMLP_NVTX=1 says
+    micro_batch          rows that are on their way through the network at a time, where those of a batch do not fit
+                         into memory: the gradients are added up, so that a batch is still one update, the same but for
+                         rounding. "auto": all of them, halved until they fit; None: all. Not with layers that are
+                         normalised over a batch, which need it as a whole
 
     state                afterwards, by name, what the rule keeps: (n_models, n_params) each, CuPy arrays on cuda
     choice               the Choice in use, with all that was measured; None where nothing was tuned
@@ -90,6 +101,8 @@ class Trainer:
         on_divergence: str | None = None,
         steps_per_launch: int = 1,
         penalty: str = "example",
+        nvtx: bool | None = None,
+        micro_batch: int | str | None = "auto",
     ) -> None:
         self.net = net
         self.rule = RULES.get(optimizer)
@@ -103,6 +116,8 @@ class Trainer:
         if not (isinstance(steps_per_launch, int | np.integer) and steps_per_launch >= 1):
             raise ConfigurationError(f"steps_per_launch={steps_per_launch!r}: expected a whole number of at least 1")
         self.steps_per_launch = int(steps_per_launch)
+        self.nvtx = are_wanted(nvtx)
+        self.micro_batch = _check_micro_batch(micro_batch, net)
         _one_of("reduction", reduction, ("mean", "sum"))
         _one_of("penalty", penalty, ("example", "batch"))
         _one_of("shuffle", shuffle, (True, False, "shared"))
@@ -377,8 +392,44 @@ class Steps:
         self.source, self.clock, self.numbers = source, clock, numbers
         self.tally = Tally(self.backend.empty((4, net.n_models), np.float64), targets.counts_hits, targets.threshold)
         numbers.factors = np.ones((source.n_steps, len(trainer.schedules.of_models)))
-        self.step = TrainingStep(
-            net, source, trainer.hyper, numbers, trainer.states, clock, self.tally, trainer.steps_per_launch
+        self.step = self._build(trainer)
+
+    def _build(self, trainer: Trainer) -> TrainingStep:
+        """Return the step, in parts that fit where the whole does not; say so in one log line."""
+        given = trainer.micro_batch
+        rows = self.source.batch if given in ("auto", None) else min(int(given), self.source.batch)
+        may_halve = given == "auto" and BATCH not in trainer.net.architecture.normalisation
+        while True:
+            if rows < self.source.batch:
+                self.source = replace(self.source, part=rows)
+            try:
+                step = self._try(trainer)
+            except OutOfMemory:
+                if not may_halve or rows == 1:
+                    raise
+            else:
+                break
+            rows = -(-rows // 2)
+        if rows < self.source.batch:
+            log.info(
+                "a batch of %d rows is done in %d parts of %d, whose gradients are added up%s",
+                self.source.batch,
+                self.source.n_parts,
+                rows,
+                ": it does not fit into memory at once" if given == "auto" else "",
+            )
+        return step
+
+    def _try(self, trainer: Trainer) -> TrainingStep:
+        return TrainingStep(
+            trainer.net,
+            self.source,
+            trainer.hyper,
+            self.numbers,
+            trainer.states,
+            self.clock,
+            self.tally,
+            trainer.steps_per_launch,
         )
 
     def begin_epoch(self) -> None:
@@ -450,6 +501,7 @@ class _Run:
         self.train_only(Active(trainer))
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
+        self.mark = marker(self.backend, trainer.nvtx)
         self.last_finite = self._keeper()
         self.last_finite.save(np.ones(self.net.n_models, bool))
         self.first = self.epoch = trainer.epoch_count  # epochs done before this `fit`, and until now
@@ -479,11 +531,12 @@ class _Run:
         with self.backend.session():
             self.source, self.feed = data.feed(trainer, trainer.batch_size, explicit=self.order is not None)
         self.steps = Steps(trainer, self.source, data.targets, trainer.clock, trainer.numbers)
+        self.source = self.feed.source = self.steps.source
         self.validation = None if self.checked is None else self._evaluation(*self.checked)
 
-    def _keeper(self) -> _Keeper:
+    def _keeper(self) -> WeightCopy:
         """Return a place for a copy of the weights of the whole stack."""
-        return _Keeper(self.net, lambda: self.active)
+        return WeightCopy(self.net, lambda: self.active)
 
     def _check_validation(
         self, validation: tuple[Any, Any] | Folds | None, Y: Any, data: TrainingSet | PooledSet
@@ -558,7 +611,7 @@ class _Run:
                 if self.active.worth_rebuilding(self.skip):
                     self.active.bring_all()
                     self.train_only(Active(self.trainer, np.flatnonzero(~self.skip)))
-                self._epoch(self.epoch, self.first)
+                self.mark("epoch", self._epoch)(self.epoch, self.first)
                 self.epoch += 1
                 if self.saving is not None:
                     self.saving.epoch_ended(last=self.epoch == end or bool(self.skip.all()))
@@ -580,7 +633,7 @@ class _Run:
         values["learning_rate"] = np.where(active, rate, np.nan)
         diverged = self._diverged(active, values["cost"])
         if self.validation is not None:
-            for name, value in self.validation.run().items():
+            for name, value in self.mark("evaluate", self.validation.run)().items():
                 values[f"validation_{name}"] = np.where(active & ~diverged, self.active.spread(value), np.nan)
         report = EpochReport(
             epoch + 1,
@@ -609,7 +662,7 @@ class _Run:
 
     def _steps(self) -> float:
         """Perform the steps of an epoch and return how long they took, in seconds."""
-        step = self.steps.step
+        step = self.mark("step", self.steps.step)
         told = [*self.feed.watchers]
         told += [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
         if self.saving is not None:
@@ -685,7 +738,7 @@ class _Run:
         return self.backend.to_host(self.backend.asarray(x)) if is_on_device(x) else x
 
 
-class _Keeper(WeightKeeper):
+class WeightCopy(WeightKeeper):
     """Keeps a copy of theta on the backend."""
 
     def __init__(self, net: Network, active: Callable[[], Active]) -> None:
@@ -721,6 +774,20 @@ def divergence(model: int, epoch: int, step: int) -> DivergenceError:
         epoch,
         step,
     )
+
+
+def _check_micro_batch(given: int | str | None, net: Network) -> int | str | None:
+    if given in ("auto", None):
+        return given
+    if not isinstance(given, int | np.integer) or given < 1:
+        raise ConfigurationError(f'micro_batch={given!r}: expected a number of rows of at least 1, "auto" or None')
+    over_batch = [l for l, kind in enumerate(net.architecture.normalisation) if kind == BATCH]
+    if over_batch:
+        raise ConfigurationError(
+            f'micro_batch={given} with normalisation="batch" in layer {", ".join(map(str, over_batch))}: its '
+            'statistics are those of a whole batch; leave micro_batch away, or normalise by "layer"'
+        )
+    return int(given)
 
 
 def check_order(order: Any, epochs: int, n_rows: int) -> HostArray:

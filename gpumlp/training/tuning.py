@@ -188,7 +188,7 @@ class _Place:
     @cached_property
     def trainer(self) -> Trainer:
         """What builds the steps; at rate 0 nothing diverges, however long it is measured."""
-        return Trainer(self.net, batch_size=1, **(self._training | {"learning_rate": 0.0}))
+        return Trainer(self.net, batch_size=1, **(self._training | {"learning_rate": 0.0, "micro_batch": None}))
 
     @cached_property
     def data(self) -> TrainingSet:

@@ -116,3 +116,22 @@ def test_outside_a_clone_there_is_no_commit(monkeypatch, tmp_path):
 
 def test_a_package_that_is_not_here_has_no_version():
     assert set(environment.versions(("numpy", "there-is-no-such-package"))) == {"numpy"}
+
+
+def test_an_interrupted_measurement_keeps_what_it_has(monkeypatch):
+    visits = []
+
+    def visit(contest, *effort):
+        visits.append(contest)
+        real(contest, *effort)
+        if len(visits) == 2:
+            raise KeyboardInterrupt
+
+    from gpumlp.bench.contest import Contest
+
+    real = Contest.visit
+    monkeypatch.setattr(Contest, "visit", visit)
+    run = suites.run_suites(("steps",), ["numpy"], "cpu", quick=True, with_peers=False, seconds=0.001)
+    assert "interrupted" in run.options["ended"]
+    assert {case.case for case in run.cases} == {contest.case for contest in visits}
+    assert all(case.seconds for case in run.cases)

@@ -11,6 +11,7 @@ from test_results import a_case
 from gpumlp.bench import plots
 from gpumlp.bench.results import Run
 from gpumlp.errors import ConfigurationError
+from gpumlp.pages import figures as pages_figures
 
 pytestmark = pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
 ALL = ["throughput", "limit", "crossover", "growth", "peers"]
@@ -118,7 +119,7 @@ def test_peers_are_compared_on_every_workload(figures):
     ],
 )
 def test_a_figure_with_nothing_to_show_is_left_out(change, missing, monkeypatch):
-    monkeypatch.setattr(plots, "_svg", lambda *arguments: "<svg/>")
+    monkeypatch.setattr(pages_figures, "_svg", lambda *arguments: "<svg/>")
     assert [figure.name for figure in plots.figures(made_up_run(**change))] == [n for n in ALL if n not in missing]
 
 
@@ -169,6 +170,6 @@ def test_files_are_written_in_both_shapes(tmp_path):
 
 
 def test_without_matplotlib_an_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    monkeypatch.setattr(pages_figures, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="pip install 'gpumlp"):
         plots.figures(made_up_run(suites=("steps",)))

@@ -5,9 +5,10 @@ import json
 import pytest
 from made_up_run import made_up_run
 
-from gpumlp.bench import plots, suites
+from gpumlp.bench import suites
 from gpumlp.bench.results import load
 from gpumlp.cli import bench as command
+from gpumlp.pages import figures
 
 FILES = {"bench.json", "bench.md", "bench.html", "bench-plots"}
 
@@ -64,7 +65,7 @@ def test_existing_files_are_kept_and_new_ones_numbered(gpumlp, measured, tmp_pat
 def test_without_matplotlib_there_are_tables_and_a_line_says_what_brings_the_plots(
     gpumlp, measured, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(plots, "why_missing", lambda: "matplotlib is missing")
+    monkeypatch.setattr(figures, "why_missing", lambda: "matplotlib is missing")
     ended = gpumlp("bench", "--out", tmp_path)
     assert ended.status == 0
     assert {place.name for place in tmp_path.iterdir()} == {"bench.json", "bench.md"}

@@ -58,7 +58,7 @@ def test_the_whole_examination_passes_on_the_emulated_device_and_times_nothing(g
     assert (report["format"], report["passed"], report["emulated"], report["measurements"]) == (1, True, True, [])
     assert all(set(check) == CHECK_KEYS for check in report["checks"])
     names = [check["name"] for check in report["checks"]]
-    for part in ("activations", "costs with outputs", "update rules", "training options"):
+    for part in ("activations", "costs with outputs", "update rules", "training options", "models that differ"):
         assert {f"{part}, float32", f"{part}, float64"} <= set(names)
     assert {"device", "compute_capability", "cuda_driver", "cublas", "nvrtc", "gpumlp"} <= set(report["environment"])
     for written in (json.dumps(report), text, ended.out):

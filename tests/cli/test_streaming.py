@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpumlp as package
+from gpumlp import Pool
 from gpumlp.cli.problem import Parts, pose
 from gpumlp.cli.streaming import few_enough, standardiser
 from gpumlp.data import Standardiser, load_table
@@ -36,6 +37,12 @@ def test_what_is_larger_than_the_memory_is_streamed_and_learned_as_well(options,
     assert {k: streamed[k] for k in ("part", "rows")} == {k: whole[k] for k in ("part", "rows")}
 
 
+def test_a_report_of_streamed_rows_can_be_written(gpumlp, folder, tmp_path):
+    ended = gpumlp("train", folder, *QUICK, "--memory", "16kB", "--report", tmp_path / "page.html")
+    assert ended.status == 0, ended.err
+    assert "</html>" in (tmp_path / "page.html").read_text()
+
+
 def test_what_fits_is_trained_on_in_memory(gpumlp, folder):
     told = gpumlp("train", folder, *QUICK, "--memory", "33kB").err
     assert "streamed" not in told
@@ -55,6 +62,8 @@ def test_a_batch_that_needs_all_rows_is_refused(gpumlp, folder):
     ended = gpumlp("train", folder, "--memory", "16kB", "--batch-size", "tune")
     assert ended.status != 0
     assert "--batch-size tune needs all rows in memory" in ended.err
+    ended = gpumlp("train", folder, "--memory", "4kB", "--batch-size", 40)
+    assert "room for 31 rows, but a batch has 40" in ended.err
     assert "--memory is 'much'" in gpumlp("train", folder, "--memory", "much").err
 
 
@@ -69,6 +78,6 @@ def test_a_scaling_measured_in_pieces_is_that_of_all(monkeypatch):
 
 def test_rows_that_do_not_fit_for_choosing_are_trained_on():
     parts = Parts(np.arange(0, 20), np.arange(20, 30), np.arange(30, 40))
-    found = few_enough(parts, np.zeros((40, 4)), 4 * 32 * 3)
+    found = few_enough(parts, np.zeros((40, 4)), Pool(str(2 * 4 * 8 * 3)))
     assert found.choice.tolist() == [20, 23, 26]
     assert np.array_equal(np.sort(np.concatenate([found.train, found.choice])), np.arange(30))

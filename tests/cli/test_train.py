@@ -117,6 +117,16 @@ def test_an_option_means_the_same_in_all_its_spellings(gpumlp, tmp_path, spellin
         assert not np.array_equal(plain, weights[0])
 
 
+def test_a_batch_may_be_done_in_parts(gpumlp, tmp_path):
+    weights = []
+    for rows in ("none", 7):
+        ended = gpumlp("train", "iris", "--epochs", 2, "--micro-batch", rows, "--save", tmp_path / "m.npz")
+        assert ended.status == 0
+        assert ("in 10 parts of 7" in ended.err) == (rows == 7)
+        weights.append(np.concatenate([W.ravel() for W in package.load(tmp_path / "m.npz").network.weights]))
+    assert np.allclose(*weights, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("spelling", ["--batch-size", "--batchsize", "-b"])
 def test_a_tuned_batch_size_is_told_and_training_is_as_with_that_size(gpumlp, tmp_path, spelling):
     options = ("xor", "--epochs", 3, "--hidden", 3, "--json")

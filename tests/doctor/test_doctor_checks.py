@@ -30,6 +30,7 @@ def test_right_kernels_pass(dtype):
         (agreement.pairs(dtype, DEVICE, pairs), 3),
         (agreement.rules(dtype, DEVICE, [ADAM]), 1),
         (agreement.options(dtype, DEVICE), 5),
+        (agreement.mixtures(dtype, DEVICE), 2),
     ):
         assert check.passed, check
         assert len(check.cases) == n

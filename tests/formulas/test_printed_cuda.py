@@ -10,7 +10,7 @@ from gpumlp.formulas.activations import prime_recording
 from gpumlp.formulas.derivative import differentiate
 from gpumlp.formulas.output_delta import is_matched, output_delta
 from gpumlp.formulas.play import play
-from gpumlp.formulas.printers import cuda_constant, cuda_function
+from gpumlp.formulas.printers import cuda_choice, cuda_constant, cuda_function
 from gpumlp.formulas.term import record
 from gpumlp.formulas.update_rules import rule_recording
 from gpumlp.formulas.vocabulary import WORDS
@@ -208,3 +208,16 @@ def test_a_function_with_several_results_writes_them_to_references():
     )
     assert "sum = t0;" in text
     assert "difference = t1;" in text
+
+
+def test_a_choice_among_several_formulas_calls_the_one_of_that_number():
+    text = cuda_choice([record(lambda x, y: x + y, "x", "y"), record(lambda x, y: x - y, "x", "y")], "either")
+    assert text.count("forceinline__ real either_") == 2
+    assert "real either(const real x, const real y, const int kind)" in text
+    assert "case 0: return either_0(x, y);" in text
+    assert "default: return either_1(x, y);" in text
+
+
+def test_a_choice_among_one_formula_reads_no_number():
+    text = cuda_choice([record(lambda x: x + 1, "x")], "value")
+    assert text.endswith("real value(const real x, int) {\n    return value_0(x);\n}\n")

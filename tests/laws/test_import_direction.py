@@ -16,16 +16,23 @@ except ImportError:  # Python 3.10
 
 PACKAGE = Path(gpumlp.__file__).parent
 LEVEL = {
-    "errors": 0, "shapes": 1, "atomic": 1, "tensors_file": 1,
+    "errors": 0, "shapes": 1, "atomic": 1, "tensors_file": 1, "pages": 1,
     "formulas": 2, "randomness": 2, "backends": 3, "network": 4, "data": 4, "training": 5,
     "saved_model": 6, "convert": 7, "ensembles": 7, "estimators": 8, "search": 9, "accel": 10, "bench": 10,
-    "doctor": 11, "verify": 11, "__init__": 11, "cli": 12, "__main__": 13,
+    "doctor": 11, "verify": 11, "report": 11, "__init__": 11, "cli": 12, "__main__": 13,
 }  # fmt: skip
 HEAVY = {
     "sklearn": {"data/builtin.py", "data/svmlight.py", "convert/scikit_learn.py", "estimators", "search", "accel"},
     "rich": {"cli", "training/progress.py"},
     "typer": {"cli"},
-    "matplotlib": {"training/history.py", "bench/plots.py", "ensembles/plot.py", "cli"},
+    "matplotlib": {
+        "training/history.py",
+        "bench/plots.py",
+        "pages/figures.py",
+        "report/figures.py",
+        "ensembles/plot.py",
+        "cli",
+    },
     "pandas": {"training/history.py", "data", "cli"},
     "cupy": {"backends/cuda"},
     "nvmath": {"backends/cuda"},
@@ -34,6 +41,8 @@ HEAVY = {
     "scipy": {"bench/compare.py", "estimators", "search/tables.py"},
     "torch": {"doctor/comparison.py", "convert/pytorch.py", "cli/export.py"},
     "onnx": {"convert/onnx_file.py"},
+    "tensorboard": {"training/tensorboard_log.py"},
+    "mlflow": {"training/mlflow_log.py"},
     "jax": {"doctor/comparison.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -7,6 +7,7 @@ import pytest
 
 from gpumlp import Network, Trainer
 from gpumlp.errors import ConfigurationError
+from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
 
@@ -62,9 +63,11 @@ def test_each_model_of_a_mixed_stack_is_trained_as_alone(backend, dtype, n_layer
             assert difference(history[name][:, m], its_history[name][:, 0]) <= near
 
 
-def test_the_padding_of_a_mixed_stack_stays_zero(backend):
-    members = members_of(6)
-    net, trainer, _ = train(members, 1e-2, backend, "float64", optimizer="adam")
+@pytest.mark.parametrize("rule", list(RULES))
+def test_the_padding_of_a_mixed_stack_stays_zero(backend, rule):
+    members = members_of(4)
+    penalties = {"l2": 0.1, "l1": 0.01, "clip_norm": 1.0}
+    net, trainer, _ = train(members, 1e-2, backend, "float64", epochs=1, optimizer=rule, **penalties)
     for buffer in (net.parameters.theta, *trainer.state.values()):
         values = np.array(net.backend.to_host(buffer))
         for m in range(len(members)):

@@ -10,6 +10,7 @@ from small import data, labelled, network
 import gpumlp
 from gpumlp import Pool
 from gpumlp.data import Table
+from gpumlp.data.row_blocks import ArrayBlocks
 from gpumlp.errors import ConfigurationError, DataError
 from gpumlp.randomness.feistel import rows_at
 from gpumlp.randomness.seeds import model_keys, shared_key
@@ -73,10 +74,11 @@ def test_numpy_learns_it_bit_for_bit():
 
 @pytest.mark.parametrize("options", [{"reduction": "sum", "l2": 0.01}, {"penalty": "batch", "l2": 0.01}], ids=str)
 @pytest.mark.parametrize("shape", [(N_ROWS,), (3, N_ROWS)], ids=["one weight", "each model's own"])
-def test_sample_weights_and_penalties_go_with_their_rows(shape, options, backend):
+@pytest.mark.parametrize("kind", ["<f8", ">f8"], ids=["read in place", "copied"])
+def test_sample_weights_and_penalties_go_with_their_rows(kind, shape, options, backend):
     build, (X, Y) = stack_of(backend), data(N_ROWS)
     weights = np.random.default_rng(1).uniform(0.1, 2, shape)
-    by_pools, _ = fitted(build(), X, Y, weights=weights, given={"pool": POOL}, **options)
+    by_pools, _ = fitted(build(), X.astype(kind), Y, weights=weights, given={"pool": POOL}, **options)
     wanted = in_memory(build, X, Y, weights=weights, **options)
     np.testing.assert_allclose(by_pools, wanted, rtol=0, atol=ROUNDING["float64"])
 
@@ -300,3 +302,30 @@ def test_zeros_and_ones_stand_for_signs_in_each_block():
         for target in (ones, 2 * ones - 1)
     ]
     assert found[0].tobytes() == found[1].tobytes()
+
+
+def test_rows_that_are_left_out_are_never_trained_on(backend):
+    build, (X, Y) = stack_of(backend), data(N_ROWS + 9)
+    without = np.array([0, 3, 4, 5, 20, 21, 22, 23, 61])
+    broken = np.where(np.isin(np.arange(62), without)[:, None], np.nan, X)
+    found, _ = fitted(build(), ArrayBlocks(broken, Y, without), None, shuffle=False, given={"pool": POOL})
+    wanted, _ = fitted(build(), np.delete(X, without, 0), np.delete(Y, without, 0), shuffle=False)
+    assert found.tobytes() == wanted.tobytes()
+
+
+def test_the_first_pool_has_the_keys_of_training_in_memory_and_each_other_one_its_own():
+    keys = model_keys([7, 7, 8], [0, 1, 0])
+    of_pools = pool_keys(keys, 5)
+    assert of_pools.shape == (5, 3, 2)
+    assert of_pools.dtype == keys.dtype
+    assert (of_pools[0] == keys).all()
+    assert len(np.unique(of_pools.reshape(-1, 2), axis=0)) == 15
+    assert (pool_keys(keys[1], 3) == of_pools[:3, 1]).all()
+    assert (shuffle_keys(keys, 0) != shuffle_keys(keys, 0, BLOCKS)).any()
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_batch_in_parts_comes_from_a_pool_as_well(rows, backend):
+    build, (X, Y) = stack_of(backend), data(N_ROWS)
+    by_pools, _ = fitted(build(), X, Y, given={"pool": POOL}, micro_batch=rows)
+    np.testing.assert_allclose(by_pools, in_memory(build, X, Y), rtol=0, atol=ROUNDING["float64"])

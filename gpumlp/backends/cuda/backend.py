@@ -6,9 +6,10 @@ captured as one graph; whatever differs from step to step stands in device table
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,6 +119,12 @@ class CudaBackend:
             self._note(out)
             out.fill(value)
 
+    def add(self, src: Array, out: Array) -> None:
+        """Add `src` to `out`."""
+        with self._device.session():
+            self._note(src, out)
+            self._device.cupy.add(out, src, out)
+
     def finite_models(self, x: Array) -> Any:
         """Return for which models every element is finite."""
         n_models, n = x.shape
@@ -196,6 +203,8 @@ class CudaBackend:
             in_features=in_features,
             n_out=batch.y.shape[2],
             batch=n_rows_of_batch,
+            first=batch.first,
+            whole=source.batch,
             n_orders=n_orders,
             n_targets=len(batch.y),
             n_codes=source.n_codes,
@@ -572,6 +581,22 @@ class CudaBackend:
         with self._device.session():
             self._device.stream.synchronize()
 
+    def ranges(self) -> Callable[[str], AbstractContextManager[None]] | str:
+        """Return CuPy's NVTX ranges."""
+        nvtx = import_module("cupy.cuda.nvtx")
+        if not nvtx.available:
+            return "this CuPy is built without NVTX"
+
+        @contextmanager
+        def opened(name: str) -> Iterator[None]:
+            nvtx.RangePush(name)
+            try:
+                yield
+            finally:
+                nvtx.RangePop()
+
+        return opened
+
     # ---------------------------------------------------------------- launching
 
     def _launch(self, source: Source, name: str, blocks: int, threads: int, **arguments: Any) -> None:
@@ -608,13 +633,14 @@ class CudaBackend:
     def _mask(self, dropout: Dropout | None) -> dict[str, Any]:
         """Return the arguments of a kernel that draws a mask."""
         if dropout is None:
-            return {"keys": None, "clock": None, "threshold": 0, "stream": 0, "grow": 1.0, "keep": 1.0}
+            return {"keys": None, "clock": None, "threshold": 0, "stream": 0, "first_row": 0, "grow": 1.0, "keep": 1.0}
         keep = 1 - dropout.rate
         return {
             "keys": dropout.keys,
             "clock": dropout.clock,
             "threshold": dropout_threshold(dropout.rate),
             "stream": (DROPOUT << 16) + dropout.layer,
+            "first_row": dropout.first,
             "grow": 1 / keep,
             "keep": keep,
         }

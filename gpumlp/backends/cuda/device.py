@@ -198,8 +198,7 @@ def _open_cublas(cupy: Any, stream: Any, capability: int) -> tuple[int, tuple[An
     """
     if find_spec("nvmath") is None:
         raise BackendUnavailable(f"needs nvmath-python, which is not installed: {INSTALL}")
-    # what NVIDIA recommends; without it cuBLAS may allocate in a capture
-    size = 32 * MEBIBYTE if capability >= 90 else 4 * MEBIBYTE
+    size = cublas_bytes(capability)
     try:
         with stream:
             workspace = cupy.cuda.alloc(size)
@@ -220,6 +219,11 @@ def _open_cublas(cupy: Any, stream: Any, capability: int) -> tuple[int, tuple[An
             "version of CUDA"
         ) from error
     return handle, (workspace,)
+
+
+def cublas_bytes(capability: int) -> int:
+    """Return the workspace of cuBLAS that NVIDIA recommends; without one it may allocate in a capture."""
+    return 32 * MEBIBYTE if capability >= 90 else 4 * MEBIBYTE
 
 
 def _dotted(version: int) -> str:

@@ -102,8 +102,8 @@ def note_captures(backend):
     """Return a list to which all is added that `capture` returns from now on."""
     noted, capture = [], backend.capture
 
-    def noting(step):
-        noted.append(capture(step))
+    def noting(step, times=1):
+        noted.append(capture(step, times))
         return noted[-1]
 
     backend.capture = noting

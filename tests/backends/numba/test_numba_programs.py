@@ -114,14 +114,16 @@ def test_with_models_enough_each_thread_carries_its_own_through_all_stages():
 
 
 def test_small_models_are_carried_a_few_at_a_time(monkeypatch):
-    monkeypatch.setattr(numba_program, "AT_ONCE", 2)
+    for name, value in (("AT_ONCE", 2), ("PART_OF_A_CALL", 0), ("A_PRODUCT", 0)):
+        monkeypatch.setattr(numba_program, name, value)
     segments = recorded([named("a", 9, 5, nanoseconds=9), named("b", 9, 1, nanoseconds=0)], 2)
     assert segments[0][0] == [("a", 0, 10), ("b", 0, 2), ("a", 10, 20), ("b", 2, 4)]
     assert segments[0][1] == [("a", 20, 30), ("b", 4, 6), ("a", 30, 40), ("b", 6, 8), ("a", 40, 45), ("b", 8, 9)]
 
 
 def test_a_thread_repeats_all_stages_for_some_models_before_it_takes_the_next(monkeypatch):
-    monkeypatch.setattr(numba_program, "AT_ONCE", 2)
+    for name, value in (("AT_ONCE", 2), ("PART_OF_A_CALL", 0), ("A_PRODUCT", 0)):
+        monkeypatch.setattr(numba_program, name, value)
     stages, prologue = [named("a", 4, 1, nanoseconds=4), named("b", 4, 1, nanoseconds=4)], named("begin", 4, 1)
     (carried,) = recorded(stages, 2, repeats=2, prologue=prologue)
     assert carried[0] == [

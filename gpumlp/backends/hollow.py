@@ -1,0 +1,188 @@
+"""Hollow backends: they build what another backend builds, of arrays without memory, and write down what it would take.
+
+So a plan follows from the code that allocates. Nothing is computed; a step may be captured, but not run usefully.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.cuda.arena import Arena
+from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.backends.numpy_backend import NumpyBackend
+from gpumlp.backends.protocol import Array, Backend, Batch, BatchSource, StepNumbers, Tally
+from gpumlp.backends.select import check_dtype
+from gpumlp.errors import unknown_name
+
+CUDA_UNIT = 512  # bytes: CuPy's pool hands out multiples
+SCRATCH = "scratch of a step"
+NUMPYS = 389047  # numpy.lib.tracemalloc_domain, of the memory of its arrays
+
+
+class Ledger:
+    """Bytes by what they are for; `under` gives all that comes within it one name."""
+
+    def __init__(self) -> None:
+        self.bytes: Counter[str] = Counter()
+        self._name = ""
+
+    def add(self, what: str, n_bytes: int) -> None:
+        """Write down some bytes."""
+        self.bytes[self._name or what] += n_bytes
+
+    @contextmanager
+    def under(self, name: str) -> Iterator[None]:
+        """Write all that comes within the block down under this name."""
+        before, self._name = self._name, name
+        try:
+            yield
+        finally:
+            self._name = before
+
+
+def hollow(shape: Sequence[int], dtype: Any) -> Any:
+    """Return an array of any shape all of whose elements are one number."""
+    return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), tuple(shape), (0,) * len(shape))
+
+
+def is_hollow(x: Any) -> bool:
+    """Tell whether an array comes from `hollow`."""
+    return isinstance(x, np.ndarray) and x.size > 1 and not any(x.strides)
+
+
+def hollow_backend(name: str, dtype: Any, ledger: Ledger) -> Backend:
+    """Return the hollow counterpart of a backend by its name.
+
+    That of numba has no scratch: how much it takes depends on how its loops are divided, and is little.
+    """
+    if name == "cuda":
+        return HollowCuda(check_dtype(dtype), ledger)
+    if name not in ("numpy", "numba"):
+        raise unknown_name("backend", name, ("numpy", "numba", "cuda"))
+    return HollowNumpy(check_dtype(dtype), ledger, name)
+
+
+class HollowNumpy(NumpyBackend):
+    """What NumPy takes. The scratch of a step is what it really allocates for that, measured while a step is built."""
+
+    def __init__(self, dtype: Any, ledger: Ledger, name: str) -> None:
+        super().__init__(dtype)
+        self.name, self._ledger = name, ledger
+
+    def empty(self, shape: Sequence[int], dtype: Any = None, what: str = "an array") -> Array:
+        dtype = self.dtype if dtype is None else np.dtype(dtype)
+        self._ledger.add(what, prod(shape) * dtype.itemsize)
+        return hollow(shape, dtype)
+
+    def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
+        out = x if is_hollow(x) else super().asarray(x, dtype, what)
+        self._ledger.add(what, out.size * out.itemsize)
+        return out
+
+    def copy(self, src: Array, out: Array) -> None:
+        pass
+
+    def fill(self, out: Array, value: float) -> None:
+        pass
+
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
+        if self.name == "numpy":
+            with arrays_counted(self._ledger):
+                kept = super().capture(step)
+            del kept
+        return lambda: None
+
+
+@contextmanager
+def arrays_counted(ledger: Ledger) -> Iterator[None]:
+    """Write down the memory that NumPy's arrays take within the block, as far as it is kept."""
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start()
+    try:
+        before = array_bytes()
+        yield
+        ledger.add(SCRATCH, array_bytes() - before)
+    finally:
+        if not was_tracing:
+            tracemalloc.stop()
+
+
+def array_bytes() -> int:
+    """Return the bytes that NumPy's arrays hold at present, of those that are traced."""
+    traces = tracemalloc.take_snapshot().filter_traces([tracemalloc.DomainFilter(True, NUMPYS)]).traces
+    return sum(trace.size for trace in traces)
+
+
+class HollowCuda(CudaBackend):
+    """What a CUDA device has to hold, whether there is one or not."""
+
+    def __init__(self, dtype: Any, ledger: Ledger) -> None:
+        self.dtype, self.precision, self.device = dtype, dtype.name, "cuda"
+        self._ledger, self._arena, self._gemm = ledger, HollowArena(ledger), NoProducts()  # type: ignore[assignment]
+
+    def empty(self, shape: Sequence[int], dtype: Any = None, what: str = "an array") -> Array:
+        return self._arena.empty(shape, self.dtype if dtype is None else dtype, what)
+
+    def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
+        shape, given = np.shape(x), np.asarray(x).dtype if dtype is None else dtype
+        return self._arena.empty(shape, given, what)
+
+    def copy(self, src: Array, out: Array) -> None:
+        pass
+
+    def fill(self, out: Array, value: float) -> None:
+        pass
+
+    def add(self, src: Array, out: Array) -> None:
+        pass
+
+    def bring_numbers(self, numbers: StepNumbers) -> None:
+        hyper = np.stack([numbers.hyper[name] for name in numbers.given])
+        host = {"hyper": hyper, "factors": np.array(numbers.factors, np.float64), "skip": numbers.skip}
+        numbers.copies = {name: (self.asarray(x), x) for name, x in host.items()}
+
+    def gather_batch(
+        self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
+    ) -> None:
+        pass
+
+    def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
+        return step  # a device takes its scratch when a step runs for the first time
+
+    def session(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def _launch(self, *positional: Any, **arguments: Any) -> None:
+        pass
+
+    def _note(self, *arrays: Any) -> None:
+        pass
+
+
+class HollowArena(Arena):
+    """Writes down what would be allocated."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._scratch, self.recording = ledger, {}, None
+
+    def empty(self, shape: Sequence[int], dtype: Any, what: str) -> Any:
+        n_bytes = prod(shape) * np.dtype(dtype).itemsize
+        self._ledger.add(what, -(-n_bytes // CUDA_UNIT) * CUDA_UNIT)
+        return hollow(shape, dtype)
+
+
+class NoProducts:
+    """The products of a CudaBackend, which take no memory beyond the workspace of cuBLAS."""
+
+    def forward(self, *arrays: Any) -> None:
+        """Do nothing."""
+
+    weight_gradient = backward = forward

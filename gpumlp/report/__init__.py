@@ -1,0 +1,1 @@
+"""Report: one training as one page."""
