@@ -135,7 +135,7 @@ class Bringing:
                 self._weigh(rows[:, at : at + self.source.batch], valid_rows(self.source, position))
 
     def _beginning(self, position: int) -> int:
-        """Return how many steps had been done when this epoch, or turn of its rows, began; else the number of the turn."""
+        """Return how many steps had been done when this turn of the rows began; where none are counted, its number."""
         return self.source.turn if self._numbers is None else int(self._clock[STEP]) - position // self.source.batch
 
     def _look_ahead(self, position: int) -> None:
