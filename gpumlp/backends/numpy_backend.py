@@ -7,7 +7,7 @@ Every product runs on one model's own matrices, so a model's bits do not depend 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from math import inf, sqrt
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import memory, threads
+from gpumlp.backends.host_ring import HostRing
 from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch, window_of
 from gpumlp.backends.numpy_elementwise import Elementwise
 from gpumlp.backends.numpy_normalisation import (
@@ -87,6 +88,10 @@ class NumpyBackend:
             return np.empty(tuple(shape), dtype)
         except MemoryError as error:
             raise out_of_memory(what, tuple(shape), dtype, "this machine has no room for it") from error
+
+    def ring(self, shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, Any]) -> HostRing:
+        """Return room for two pools."""
+        return HostRing(self.empty, shapes, dtypes)
 
     def free_bytes(self) -> int | None:
         """Return how much memory is free for new arrays."""

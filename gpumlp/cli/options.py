@@ -212,6 +212,16 @@ Report = Annotated[
     option("--report", panel=RUN, metavar="FILE", help="Write the training as one page with figures (.html)."),
 ]
 Nvtx = Annotated[bool, option("--nvtx", panel=RUN, help="Name epochs, steps and evaluations for NVIDIA's profilers.")]
+Memory = Annotated[
+    str | None,
+    option(
+        "--memory",
+        panel=RUN,
+        metavar="SIZE",
+        help="How much the features may take, such as 2GB; larger ones are streamed from their file. Default: half of "
+        "what is free.",
+    ),
+]
 CheckpointFolder = Annotated[
     Path | None,
     option(

@@ -12,6 +12,7 @@ import typer
 from gpumlp import __version__
 from gpumlp.backends import threads
 from gpumlp.cli import options as opt
+from gpumlp.cli import streaming
 from gpumlp.cli.errors import printable, tell
 from gpumlp.cli.interruption import going_on
 from gpumlp.cli.notes import notes_told
@@ -25,9 +26,10 @@ from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
 from gpumlp.training.checkpoints import Checkpoints
-from gpumlp.training.delta_norms import DeltaNorms
+from gpumlp.training.delta_norms import SAMPLE, DeltaNorms
 from gpumlp.training.history import History
 from gpumlp.training.monitors import KeepBest, Monitor
+from gpumlp.training.pools import Pool
 from gpumlp.training.trainer import Trainer
 
 LARGE = 10.0  # features beyond it deserve a word about --standardise
@@ -65,6 +67,7 @@ def train(
     precision: opt.Precision = None,
     save: opt.Save = None,
     log: opt.Log = None,
+    memory: opt.Memory = None,
     tensorboard: opt.TensorBoard = None,
     mlflow: opt.Mlflow = None,
     mlflow_experiment: opt.MlflowExperiment = "gpumlp",
@@ -88,6 +91,8 @@ def train(
     backend; two runs may then differ, as the machine's speed does.
 
     With --checkpoint a training that was broken off, by whatever, goes on with --resume as if it had not been.
+
+    Features that take more than --memory are streamed from their file, best from a data folder of `gpumlp convert`.
 
     The target of a regression is standardised for training, and predictions are scaled back.
     It is left as it is where the cost does not take all numbers, such as poisson.
@@ -117,7 +122,11 @@ def train(
     parts = split(problem, val_fraction, early_stopping is not None, seed)
     with notes_told(not quiet):
         problem, columns = encode(problem, parts.train)
-    X, default = problem.table.X, DEFAULTS[problem.task]
+    X, default, allowed = problem.table.X, DEFAULTS[problem.task], streaming.memory_of(memory)
+    # what has categories has been made, in memory
+    pool = streaming.pool_for(X, allowed, opt.batch_rows(batch_size)) if columns is None else None
+    if pool is not None:
+        parts = streaming.few_enough(parts, X, pool)
     net = Network(
         (X.shape[1], *opt.hidden_sizes(hidden), problem.n_out),
         opt.activation_names(activation),
@@ -142,13 +151,16 @@ def train(
         nvtx=nvtx or None,
         micro_batch=opt.micro_batch_rows(micro_batch),
     )
-    model = package(problem, net, parts.train, scaling, columns)
+    model = package(problem, net, parts.train, scaling, columns, pool)
     if not quiet:
-        describe(problem, parts, model, f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}")
+        if pool is not None:
+            tell(f"memory    {streaming.in_words(X, allowed, pool)}")
+        training = f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}"
+        describe(problem, parts, model, training, pool)
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
     with notes_told(not quiet), going_on(checkpoints, ctx.find_root().obj):
-        history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save, checkpoints, resume)
-    result = close(problem, parts, model, history, best) | {"batch_size": trainer.batch_size}
+        history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save, checkpoints, resume, pool)
+    result = close(problem, parts, model, history, best, pool) | {"batch_size": trainer.batch_size}
     print(as_object(result) if as_json else closing_line(result))
     saved = None if save is None else model.save(save)
     add_model(monitors, model, saved)
@@ -160,16 +172,24 @@ def train(
 
 
 def package(
-    problem: Problem, net: Network, rows: Array, scaling: type[Scaler] | None, columns: OneHot | None
+    problem: Problem,
+    net: Network,
+    rows: Array,
+    scaling: type[Scaler] | None,
+    columns: OneHot | None,
+    pool: Pool | None,
 ) -> SavedModel:
     """Return the network with all that belongs to it; scalings are measured on the training rows alone."""
     table, classes = problem.table, problem.classes
-    scaler = feature_scaler(problem, rows, scaling, columns)
+    if pool is None:
+        scaler = feature_scaler(problem, rows, scaling, columns)
+    else:
+        scaler = streaming.feature_scaler(problem, rows, scaling)
     y_scaler = target_scaler(problem, net.architecture.cost, rows)
     return SavedModel(net, problem.task, classes, table.feature_names, table.target_name, scaler, y_scaler, columns)
 
 
-def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -> None:
+def describe(problem: Problem, parts: Parts, model: SavedModel, training: str, pool: Pool | None) -> None:
     """Tell on stderr what is about to be trained on what."""
     net, X = model.network, problem.table.X
     kind = f"{len(problem.classes)} classes" if problem.classes is not None else f"{problem.n_out} target(s)"
@@ -190,7 +210,7 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -
         tell(f"columns   {len(model.columns.names)}, of these with categories: {printable(told)}")
     if scaled:
         tell(f"scaling   {' and '.join(scaled)}, measured on the training rows; predictions are in the data's units")
-    largest = max(float(X.max()), -float(X.min()))
+    largest = max(float(X.max()), -float(X.min())) if pool is None else 0.0
     if not model.scaler and largest > LARGE:
         tell(f"hint      features reach {largest:g}; --standardise usually helps")
     tell(f"network   {net.architecture}, {names}; {net.parameters.layout.n_trainable:,} parameters")
@@ -219,6 +239,7 @@ def fit(
     save: Path | None,
     checkpoints: Checkpoints | None,
     resume: bool,
+    pool: Pool | None,
 ) -> History:
     """Train until the end and leave the network with its best weights; Ctrl-C or divergence saves them if wanted."""
 
@@ -228,8 +249,12 @@ def fit(
         return X, model.target_scaler.transform(Y, model.network.dtype) if model.target_scaler else Y
 
     beside = parts.choice if len(parts.choice) or not watchers.compare else parts.test
-    X, Y = rows(parts.train)
-    first: list[Monitor] = [best] if watchers.report is None else [best, DeltaNorms(model.network, X, Y)]
+    X, Y = rows(parts.train) if pool is None else (streaming.training_rows(problem, parts, model), None)
+    if pool is not None:
+        beside = streaming.that_fit(beside, problem.table.X, pool)
+    first: list[Monitor] = [best]
+    if watchers.report is not None:
+        first.append(DeltaNorms(model.network, *rows(streaming.spread(parts.train, SAMPLE))))
     try:
         return trainer.fit(
             X,
@@ -239,6 +264,7 @@ def fit(
             monitors=[*first, *others],
             checkpoints=checkpoints,
             resume=resume,
+            pool=pool,
         )
     except (KeyboardInterrupt, DivergenceError) as end:
         what = "diverged" if isinstance(end, DivergenceError) else "interrupted"
@@ -249,7 +275,9 @@ def fit(
         raise
 
 
-def close(problem: Problem, parts: Parts, model: SavedModel, history: History, best: KeepBest) -> dict[str, Any]:
+def close(
+    problem: Problem, parts: Parts, model: SavedModel, history: History, best: KeepBest, pool: Pool | None
+) -> dict[str, Any]:
     """Return the closing result: scores on rows that nothing was learned from, where there are any."""
     part, rows = next(
         (name, rows)
@@ -257,7 +285,9 @@ def close(problem: Problem, parts: Parts, model: SavedModel, history: History, b
         if len(rows)
     )
     assert best.best_epoch is not None
-    scores = compare(problem.task, model.predict(problem.table.X[rows]), problem.y[rows])
+    X = problem.table.X
+    found = model.predict(X[rows]) if pool is None else streaming.predicted_for(model, X, rows)
+    scores = compare(problem.task, found, problem.y[rows])
     net = model.network
     return {
         "task": problem.task,

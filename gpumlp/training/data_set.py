@@ -17,6 +17,7 @@ from gpumlp.network.targets import Targets, check_inputs, check_sample_weight
 from gpumlp.randomness.seeds import model_keys, shared_key
 from gpumlp.shapes import HostArray, expect, is_on_device
 from gpumlp.training.folds import Folds, check_folds, check_weights, common_batch
+from gpumlp.training.pools import Feed, Whole
 
 if TYPE_CHECKING:
     from gpumlp.training.trainer import Trainer
@@ -35,6 +36,16 @@ class TrainingSet(NamedTuple):
         weights = self.weights if self.weights is None or len(self.weights) == 1 else self.weights[models]
         targets = replace(self.targets.take(models), Y=source.Y)
         return TrainingSet(source.X, targets, weights, None if self.places is None else self.places.of(models))
+
+    def arrays(self) -> dict[str, Any]:
+        """Return by name all that is trained on."""
+        found = {"X": self.X, **self.targets.arrays("Y"), "sample_weight": self.weights}
+        return found | ({} if self.places is None else self.places.arrays("folds"))
+
+    def feed(self, trainer: Trainer, batch: int | str, explicit: bool = False) -> tuple[BatchSource, Feed]:
+        """Return the set as a source, and what makes that ready for each epoch."""
+        source = self.source(trainer, batch, explicit)
+        return source, Whole(source)
 
     def source(self, trainer: Trainer, batch: int | str, explicit: bool = False) -> BatchSource:
         """Return the set on the trainer's backend, in batches, with the order in which its rows come.

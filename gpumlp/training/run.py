@@ -23,6 +23,7 @@ from gpumlp.training.data_set import TrainingSet, check_order, check_training_se
 from gpumlp.training.folds import Folds, check_folds
 from gpumlp.training.history import History
 from gpumlp.training.monitors import EpochReport, Monitor, OfEachModel, RunInfo, Stop
+from gpumlp.training.pools import Feed, Pool, PooledSet, open_pools
 from gpumlp.training.ranges import marker
 from gpumlp.training.saving import BEGINNING, Saving
 from gpumlp.training.steps import Steps
@@ -48,6 +49,7 @@ class TrainingRun:
         folds: Folds | None,
         checkpoints: Checkpoints | None,
         resume: bool,
+        pool: Pool | int | str | None,
     ) -> None:
         self.trainer, self.net = trainer, trainer.net
         trainer.follow()
@@ -57,10 +59,16 @@ class TrainingRun:
         self.validation_places: Places | None = None
         if trainer.has_diverged.all() and not resume:
             raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
-        data = check_training_set(self.net, X, Y, sample_weight, folds)
+        data: TrainingSet | PooledSet | None = None
+        if pool is not None or Y is None:
+            if order is not None or folds is not None or isinstance(validation, Folds):
+                raise ConfigurationError("rows that come by pools go with no `order` and no folds; leave these away")
+            X, Y, data = open_pools(trainer, X, Y, sample_weight, pool)
+        if data is None:
+            data = check_training_set(self.net, X, Y, sample_weight, folds)
         if folds is not None and (order is not None or trainer.batch_size == "tune"):
             raise ConfigurationError('folds go with no `order`, and not with batch_size="tune"; leave one of them away')
-        self.order = None if order is None else check_order(order, self.epochs, len(data.X))
+        self.order = None if order is None else check_order(order, self.epochs, len(X))
         checked = self._check_validation(validation, Y, data)
         if resume and checkpoints is None:
             raise ConfigurationError("resume=True needs checkpoints=gpumlp.Checkpoints(folder)")
@@ -83,9 +91,7 @@ class TrainingRun:
 
     def _arrays(self) -> dict[str, Any]:
         """Return by name all that the user gave to train on and to evaluate, as checked."""
-        X, targets, weights, places = self.data
-        found = {"X": X, **targets.arrays("Y"), "sample_weight": weights, "order": self.order}
-        found |= {} if places is None else places.arrays("folds")
+        found = self.data.arrays() | {"order": self.order}
         if self.checked is not None:
             validation_X, its_targets, its_places = self.checked
             found |= {} if its_places is None else its_places.arrays("validation")
@@ -95,10 +101,17 @@ class TrainingRun:
     def train_only(self, active: Active) -> None:
         """Build what trains and evaluates these models."""
         self.active, trainer = active, active.trainer
+        self.source: BatchSource
+        self.feed: Feed
+        self.steps: Steps
         data = self.data if active.is_all else self.data.take(active.models, self.source)
+        if not active.is_all:
+            self.feed.close()
+            del self.source, self.feed, self.steps  # which may take all the room that there is
         with self.backend.session():
-            self.source: BatchSource = data.source(trainer, trainer.batch_size, explicit=self.order is not None)
+            self.source, self.feed = data.feed(trainer, trainer.batch_size, explicit=self.order is not None)
         self.steps = Steps(trainer, self.source, data.targets, trainer.clock, trainer.numbers)
+        self.source = self.feed.source = self.steps.source
         self.validation = None if self.checked is None else self._evaluation(*self.checked)
 
     def _keeper(self) -> WeightCopy:
@@ -106,7 +119,7 @@ class TrainingRun:
         return WeightCopy(self.net, lambda: self.active)
 
     def _check_validation(
-        self, validation: tuple[Any, Any] | Folds | None, Y: Any, data: TrainingSet
+        self, validation: tuple[Any, Any] | Folds | None, Y: Any, data: TrainingSet | PooledSet
     ) -> tuple[HostArray, Targets, Places | None] | None:
         """Return what is evaluated after each epoch: X, targets, and the rows of each model.
 
@@ -115,6 +128,7 @@ class TrainingRun:
         if validation is None:
             return None
         if isinstance(validation, Folds):
+            assert isinstance(data, TrainingSet)
             places = check_folds(validation, self.net.n_models, len(data.X), "validation")
             self.validation_X, self.validation_Y, self.validation_places = data.X, Y, places
             return data.X, data.targets, places
@@ -156,8 +170,8 @@ class TrainingRun:
             self.net.model_ids,
             self.first,
             self.epochs,
-            self.source.n_places,
-            self.source.n_steps,
+            self.feed.n_rows,
+            self.feed.n_steps,
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
             self._keeper,
@@ -169,6 +183,7 @@ class TrainingRun:
             for monitor in self.monitors:
                 ends.callback(monitor.training_ended)
                 monitor.training_began(info)
+            ends.callback(lambda: self.feed.close())
             ends.callback(lambda: self.active.bring_all())  # before the monitors, which may give weights back
             if self.saving is not None:
                 self.saving.restore_monitors()
@@ -206,7 +221,7 @@ class TrainingRun:
             values,
             active,
             seconds,
-            self.source.n_places / seconds,
+            self.feed.n_rows / seconds,
             self._predictions,
         )
         self.history.append(report)
@@ -219,26 +234,29 @@ class TrainingRun:
     def _begin_epoch(self, epoch: int, first: int) -> None:
         """Set the tables that hold for the whole epoch."""
         self.factors = self.trainer.schedules.factors(
-            self.trainer.step_count - self.begun.steps, epoch, self.source.n_steps, first + self.epochs
+            self.trainer.step_count - self.begun.steps, epoch, self.feed.n_steps, first + self.epochs
         )
-        self.active.begin_epoch(self.factors)
-        self.steps.begin_epoch(self.begun)
+        self.steps.begin_tally(self.begun.tally)
         if self.order is not None:
             self.backend.copy(self.backend.asarray(self.order[epoch - first][None]), self.source.rows)
 
     def _steps(self) -> float:
         """Perform the steps of an epoch and return how long they took, in seconds."""
         step = self.mark("step", self.steps.step)
-        told = [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
+        told = [*self.feed.watchers]
+        told += [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
         if self.saving is not None:
             told.append(self.saving.step_ended)
-        done, n_steps = self.begun.steps, self.source.n_steps
+        done, epochs = self.begun.steps, range(self.epoch, self.first + self.epochs)
         self.began, self.begun = perf_counter() - self.begun.seconds, BEGINNING
         with self.backend.session():
-            while done < n_steps:
-                done += step(n_steps - done)
-                for tell in told:
-                    tell(done)
+            for turn in self.feed.turns(epochs, done):
+                self.active.begin_turn(turn.factors(self.factors))
+                self.steps.begin_turn(done - turn.begin)
+                while done < turn.end:
+                    done += step(turn.end - done)
+                    for tell in told:
+                        tell(done)
             self.backend.synchronize()
         return perf_counter() - self.began
 

@@ -132,7 +132,7 @@ class Saving:
     def step_ended(self, step: int) -> None:
         """Write within an epoch if that is due; end the run if that is wanted."""
         checkpoints, run = self.checkpoints, self.run
-        if step == run.source.n_steps:
+        if step == run.feed.n_steps:
             return  # `epoch_ended` follows
         of_all = self._epoch_began + step
         if checkpoints.stopping or checkpoints.are_due(of_all, run.epoch):

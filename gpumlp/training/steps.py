@@ -12,7 +12,6 @@ from gpumlp.backends.protocol import EPOCH, POSITION, BatchSource, StepNumbers, 
 from gpumlp.errors import OutOfMemory
 from gpumlp.formulas.normalisation import BATCH
 from gpumlp.network.targets import Targets
-from gpumlp.training.saving import BEGINNING, Begun
 from gpumlp.training.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -74,15 +73,20 @@ class Steps:
             trainer.steps_per_launch,
         )
 
-    def begin_epoch(self, begun: Begun = BEGINNING) -> None:
-        """Set the tables that hold for the whole epoch, of which the numbers may have changed.
+    def begin_epoch(self) -> None:
+        """Set the tables that hold for the whole epoch, of which the numbers may have changed."""
+        self.begin_tally()
+        self.begin_turn()
 
-        begun   how far the epoch has come
-        """
+    def begin_tally(self, tally: Any = None) -> None:
+        """Begin to add up; to this, if it is given."""
         self.backend.fill(self.tally.values, 0)
-        if begun.tally is not None:
-            self.backend.copy(self.backend.asarray(begun.tally), self.tally.values)
-        self.backend.fill(self.clock[POSITION : POSITION + 1], begun.steps * self.source.batch)
+        if tally is not None:
+            self.backend.copy(self.backend.asarray(tally), self.tally.values)
+
+    def begin_turn(self, done: int = 0) -> None:
+        """Begin with the rows that the source has now, of which so many steps are done; numbers may have changed."""
+        self.backend.fill(self.clock[POSITION : POSITION + 1], done * self.source.batch)
         self.backend.bring_numbers(self.numbers)
 
     def end_epoch(self, epochs: int) -> None:

@@ -19,6 +19,7 @@ from gpumlp.training.folds import Folds
 from gpumlp.training.history import History
 from gpumlp.training.hyper_table import HyperTable
 from gpumlp.training.monitors import Monitor
+from gpumlp.training.pools import Pool
 from gpumlp.training.ranges import are_wanted
 from gpumlp.training.run import TrainingRun
 from gpumlp.training.schedules import ReduceOnPlateau, Schedule, Schedules
@@ -267,6 +268,7 @@ class Trainer:
         folds: Folds | None = None,
         checkpoints: Checkpoints | None = None,
         resume: bool = False,
+        pool: Pool | int | str | None = None,
     ) -> History:
         """Train for `epochs` more epochs and return what happened in them.
 
@@ -283,11 +285,16 @@ class Trainer:
         resume         whether to go on from the newest of the checkpoints, with all else given as it was, instead of
                        from the trainer's own state; where there is none yet, this is a beginning. `epochs` are all,
                        and the history is that of all, with those that were done before
+        pool           for data larger than memory, such as mapped files or, with Y None, an iterable X of blocks (X, Y)
+                       that begins anew each time: how many rows are in memory at a time, or how many bytes, such as
+                       "256MB", the default for blocks. Blocks come in random order, each fills a part of a pool, and
+                       rows are shuffled within a pool; a pool with room for all changes nothing. Not with order, folds
+                       or batch_size="tune"
         Raises         ShapeError, DataError, ConfigurationError; DivergenceError as `on_divergence` says, and when no
                        model remains; CheckpointError for checkpoints of another training
         """
-        run = TrainingRun(self, X, Y, epochs, validation, sample_weight, order, monitors, folds, checkpoints, resume)
-        return run.run()
+        given = (X, Y, epochs, validation, sample_weight, order, monitors, folds, checkpoints, resume, pool)
+        return TrainingRun(self, *given).run()
 
 
 def _check_micro_batch(given: int | str | None, net: Network) -> int | str | None:
