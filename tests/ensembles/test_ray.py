@@ -126,7 +126,7 @@ def test_a_configuration_that_kills_its_worker_has_a_row_that_says_so_and_all_ot
     assert [row["key"] for row in result.rows] == keys
     assert sorted(line["key"] for line in lines_of(tmp_path)) == sorted(keys)
     exits, killed = result.rows[DEADLY], result.rows[LATE]
-    assert result.lost == [exits, killed]
+    assert result.lost == [killed, exits]
     assert (exits["exit_status"], exits["error"]) == (13, "its process ended with exit status 13")
     assert killed["exit_status"] == -signal.SIGKILL
     assert "killed by SIGKILL" in killed["error"]
