@@ -30,7 +30,7 @@ imports: .venv/.dev
 unit: .venv/.dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
-# The tests that take minutes, such as trainings that are killed dozens of times.
+# The tests that take minutes: trainings that are killed dozens of times, and one of 200,000 steps that leaves no trace.
 soak: .venv/.dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m soak --soak
 

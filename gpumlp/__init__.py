@@ -22,6 +22,7 @@ from gpumlp.training.history import History
 from gpumlp.training.memory import MemoryPlan, plan_memory
 from gpumlp.training.mlflow_log import MlflowLog
 from gpumlp.training.monitors import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
+from gpumlp.training.pools import Pool
 from gpumlp.training.progress import ProgressBar
 from gpumlp.training.tensorboard_log import TensorBoardLog
 from gpumlp.training.trainer import Trainer
@@ -55,6 +56,7 @@ __all__ = [
     "MlflowLog",
     "Monitor",
     "Network",
+    "Pool",
     "ProgressBar",
     "SavedModel",
     "Stop",

@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 import gpumlp
 from gpumlp.convert import save_safetensors
-from gpumlp.data import Standardiser, open_blocks, write_folder
+from gpumlp.data import OneHot, QuantileNormaliser, Standardiser, open_blocks, write_folder
 from gpumlp.saved_model import HEADER, SavedModel
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -117,9 +118,24 @@ def model(**options):
     return SavedModel(net, "classification", classes, ("a", "b", "c"), "tree", Standardiser.fit(X))
 
 
-def put_model(header=None, arrays=None, extra=(), name="m.npz"):
+QUANTILES = QuantileNormaliser.fit(X).quantiles
+
+
+def by_quantiles():
+    return replace(model(), scaler=QuantileNormaliser.fit(X))
+
+
+NAMED_ROWS = "id,a,y\nu,1,0\nv,2,1\nw,3,0\n"
+
+
+def by_columns():
+    columns = OneHot(("a", "b"), (None, ("u", "v")))
+    return replace(model(), columns=columns, feature_names=columns.feature_names, target_name=None)
+
+
+def put_model(header=None, arrays=None, extra=(), name="m.npz", of=None):
     """Write a model, and change its header, its arrays or its entries."""
-    model().save(name)
+    (of or model()).save(name)
     if header is None and arrays is None and not extra:
         return
     with zipfile.ZipFile(name) as archive:

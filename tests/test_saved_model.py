@@ -2,12 +2,13 @@ import io
 import json
 import os
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.data import Standardiser
+from gpumlp.data import OneHot, QuantileNormaliser, Standardiser, Table
 from gpumlp.errors import ConfigurationError, ModelFileError
 from gpumlp.formulas.activations import ACTIVATIONS
 from gpumlp.saved_model import HEADER, VERSION, SavedModel
@@ -41,14 +42,42 @@ def rewrite(path, change_header=lambda header: None, change_arrays=lambda arrays
             archive.writestr(name, member.getvalue())
 
 
-@pytest.mark.parametrize("model", [classifier(), classifier(n_models=3), classifier(dtype="float64"), regression()])
+def by_quantiles():
+    model = classifier()
+    model.scaler = QuantileNormaliser.fit(X, np.array([False, True, False]))
+    return model
+
+
+def by_columns():
+    columns = OneHot(("a", "b"), (None, ("", "unseen")))
+    return replace(classifier(), columns=columns, feature_names=columns.feature_names)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [classifier(), classifier(n_models=3), classifier(dtype="float64"), regression(), by_quantiles(), by_columns()],
+)
 def test_a_model_that_is_saved_and_loaded_predicts_the_same(model, tmp_path):
     loaded = gpumlp.load(model.save(tmp_path / "model"))
     assert np.array_equal(loaded.outputs(X), model.outputs(X))
     assert np.array_equal(loaded.predict(X), model.predict(X))
     assert loaded.feature_names == model.feature_names
     assert loaded.target_name == model.target_name
+    assert loaded.columns == model.columns
     assert (loaded.network.seeds, loaded.network.model_ids) == (model.network.seeds, model.network.model_ids)
+
+
+def test_a_file_has_the_lowest_version_that_can_say_what_is_in_it(tmp_path):
+    for model, version in ((classifier(), 1), (regression(), 1), (by_quantiles(), 2), (by_columns(), 2)):
+        with zipfile.ZipFile(model.save(tmp_path / "m.npz")) as archive:
+            assert json.loads(archive.read(HEADER))["version"] == version
+
+
+def test_raw_rows_may_be_a_table_of_the_columns_that_there_were_in_training():
+    model = by_columns()
+    table = Table([[0.5, 0], [1.5, 1], [2.5, 2]], feature_names=("a", "b"), texts=(None, ("unseen", "x", "")))
+    assert np.array_equal(model.outputs(table), model.outputs([[0.5, 0, 1], [1.5, 0, 0], [2.5, 1, 0]]))
+    assert np.array_equal(classifier().outputs(Table(X)), classifier().outputs(X))
 
 
 def test_definitions_with_parameters_come_back_with_them(tmp_path):

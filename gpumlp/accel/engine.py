@@ -22,7 +22,8 @@ from gpumlp.estimators import solvers
 from gpumlp.formulas.update_rules import UpdateRule
 from gpumlp.network.network import Network
 from gpumlp.shapes import HostArray
-from gpumlp.training.trainer import Trainer, TrainingSet, check_training_set
+from gpumlp.training.data_set import TrainingSet, check_training_set
+from gpumlp.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

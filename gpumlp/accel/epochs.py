@@ -10,7 +10,9 @@ import numpy as np
 
 from gpumlp.backends.protocol import COST, WEIGHT
 from gpumlp.shapes import HostArray
-from gpumlp.training.trainer import Steps, Trainer, TrainingSet
+from gpumlp.training.data_set import TrainingSet
+from gpumlp.training.steps import Steps
+from gpumlp.training.trainer import Trainer
 
 
 class Epochs:

@@ -9,7 +9,6 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -32,10 +31,21 @@ class Ledger:
     def __init__(self) -> None:
         self.bytes: Counter[str] = Counter()
         self._name = ""
+        self._arrays: dict[int, Any] = {}  # by identity, which is theirs for as long as they are kept
 
     def add(self, what: str, n_bytes: int) -> None:
         """Write down some bytes."""
         self.bytes[self._name or what] += n_bytes
+
+    def add_array(self, x: Any, what: str, unit: int = 1) -> Any:
+        """Write an array of the backend down, in whole units of bytes, and return it."""
+        self.add(what, -(-x.size * x.itemsize // unit) * unit)
+        self._arrays[id(x)] = x
+        return x
+
+    def has(self, x: Any) -> bool:
+        """Tell whether an array is written down already: to bring it to the backend takes nothing."""
+        return id(x) in self._arrays
 
     @contextmanager
     def under(self, name: str) -> Iterator[None]:
@@ -57,34 +67,32 @@ def is_hollow(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.size > 1 and not any(x.strides)
 
 
-def hollow_backend(name: str, dtype: Any, ledger: Ledger) -> Backend:
+def hollow_backend(name: str, dtype: Any, ledger: Ledger, scratch: bool = True) -> Backend:
     """Return the hollow counterpart of a backend by its name.
 
-    That of numba has no scratch: how much it takes depends on how its loops are divided, and is little.
+    scratch   whether that of a step on numpy counts, whose building is traced for it: a second for a hundred different
+              models. That of numba never does: it depends on how its loops are divided, and is little
     """
     if name == "cuda":
         return HollowCuda(check_dtype(dtype), ledger)
     if name not in ("numpy", "numba"):
         raise unknown_name("backend", name, ("numpy", "numba", "cuda"))
-    return HollowNumpy(check_dtype(dtype), ledger, name)
+    return HollowNumpy(check_dtype(dtype), ledger, name, scratch and name == "numpy")
 
 
 class HollowNumpy(NumpyBackend):
     """What NumPy takes. The scratch of a step is what it really allocates for that, measured while a step is built."""
 
-    def __init__(self, dtype: Any, ledger: Ledger, name: str) -> None:
+    def __init__(self, dtype: Any, ledger: Ledger, name: str, scratch: bool) -> None:
         super().__init__(dtype)
-        self.name, self._ledger = name, ledger
+        self.name, self._ledger, self._scratch = name, ledger, scratch
 
     def empty(self, shape: Sequence[int], dtype: Any = None, what: str = "an array") -> Array:
-        dtype = self.dtype if dtype is None else np.dtype(dtype)
-        self._ledger.add(what, prod(shape) * dtype.itemsize)
-        return hollow(shape, dtype)
+        return self._ledger.add_array(hollow(shape, self.dtype if dtype is None else dtype), what)
 
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
         out = x if is_hollow(x) else super().asarray(x, dtype, what)
-        self._ledger.add(what, out.size * out.itemsize)
-        return out
+        return out if self._ledger.has(out) else self._ledger.add_array(out, what)
 
     def copy(self, src: Array, out: Array) -> None:
         pass
@@ -93,7 +101,7 @@ class HollowNumpy(NumpyBackend):
         pass
 
     def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
-        if self.name == "numpy":
+        if self._scratch:
             with arrays_counted(self._ledger):
                 kept = super().capture(step)
             del kept
@@ -132,6 +140,8 @@ class HollowCuda(CudaBackend):
         return self._arena.empty(shape, self.dtype if dtype is None else dtype, what)
 
     def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
+        if self._ledger.has(x):
+            return x
         shape, given = np.shape(x), np.asarray(x).dtype if dtype is None else dtype
         return self._arena.empty(shape, given, what)
 
@@ -174,9 +184,7 @@ class HollowArena(Arena):
         self._ledger, self._scratch, self.recording = ledger, {}, None
 
     def empty(self, shape: Sequence[int], dtype: Any, what: str) -> Any:
-        n_bytes = prod(shape) * np.dtype(dtype).itemsize
-        self._ledger.add(what, -(-n_bytes // CUDA_UNIT) * CUDA_UNIT)
-        return hollow(shape, dtype)
+        return self._ledger.add_array(hollow(shape, dtype), what, CUDA_UNIT)
 
 
 class NoProducts:

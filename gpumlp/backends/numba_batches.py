@@ -42,26 +42,27 @@ class Orders:
 
     def __init__(self, source: BatchSource, rows: Array, clock_of: Callable[[Room], Any]) -> None:
         self.source, self.rows, self._clock_of = source, rows, clock_of
-        self._keys = np.empty((len(rows), 8), np.uint32)  # of `_epoch`
-        self._epoch = -1
+        self._keys = np.empty((len(rows), 8), np.uint32)  # of `_present`
+        self._counts, self._halves = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        self._present = (-1, -1)  # turn and epoch
 
     def begin_epoch(self, epoch: int) -> None:
         """Let the orders be those of an epoch."""
-        if epoch != self._epoch:
-            self._keys[:], self._epoch = streams.shuffle_keys(self.source.keys, epoch), epoch
+        source = self.source
+        if self._present != (source.turn, epoch):
+            self._keys[:], self._present = streams.shuffle_keys(source.keys, epoch), (source.turn, epoch)
+            self._counts[:] = source.n_places if source.counts is None else source.counts[: len(self._counts)]
+            for n in np.unique(self._counts):
+                feistel.check_size(int(n))
+            self._halves[:] = [feistel.half_bits(int(n)) for n in self._counts]
 
     def stage(self) -> Stage:
         """Return what computes the rows of all orders."""
         source, (n_orders, size) = self.source, self.rows.shape
-        none, counts = np.empty(0, np.int64), np.full(n_orders, source.n_places)
-        if source.counts is not None:
-            counts = source.counts
-        for n in np.unique(counts):
-            feistel.check_size(int(n))
-        halves = np.array([feistel.half_bits(int(n)) for n in counts])
+        none = np.empty(0, np.int64)
         lines = none if source.rows is None else source.rows.reshape(-1)
         line = np.zeros(n_orders, np.int64) if source.fold is None else source.fold
-        given = (self._keys.reshape(-1), counts, halves, lines, line, source.n_places)
+        given = (self._keys.reshape(-1), self._counts, self._halves, lines, line, source.n_places)
         order = loop("order_rows", np.float32)
 
         def some(first: int, last: int, room: Room) -> Call:
@@ -110,8 +111,6 @@ class Bringing:
         self.window = window_of(NumbaRowWindow, source, len(batch.a0))
         self.at, self.known = np.zeros(1, np.int64), np.zeros(2, np.int64)
         self.amount = np.zeros(tally.values.shape[1])
-        least = source.n_places if source.counts is None else int(source.counts.min())
-        self._short = least - least % source.batch  # where a batch begins that is not full
         self.ahead = np.empty(0, batch.a0.dtype) if numbers is None else ahead_of(numbers)
         self.takers: list[Taker] = []
         self._weigh = None if source.sample_weight is None else weight_launch(source, batch, tally)
@@ -136,8 +135,8 @@ class Bringing:
                 self._weigh(rows[:, at : at + self.source.batch], valid_rows(self.source, position))
 
     def _beginning(self, position: int) -> int:
-        """Return how many steps had been done when this epoch began, if its steps are counted."""
-        return 0 if self._numbers is None else int(self._clock[STEP]) - position // self.source.batch
+        """Return how many steps had been done when this turn of the rows began; where none are counted, its number."""
+        return self.source.turn if self._numbers is None else int(self._clock[STEP]) - position // self.source.batch
 
     def _look_ahead(self, position: int) -> None:
         """Make window, weights and numbers ready from this position on, up to where one of them ends."""
@@ -145,7 +144,8 @@ class Bringing:
         self._epoch, self._began, self._first = self._clock[EPOCH], self._beginning(position), position
         _, at = self.window.rows_at(self._epoch, position)
         self.known[0] = position - at
-        full_until = self._short if position < self._short else position + size
+        short = first_short(source)
+        full_until = short if position < short else position + size
         self._limit = min(position - at + self.window.size, full_until)
         if self._weigh is None:
             valid = valid_rows(source, position)
@@ -158,6 +158,12 @@ class Bringing:
             compute_numbers(self._numbers, source, self._epoch, int(self._clock[STEP]), range(step, end), self.ahead)
             self.known[1] = step
             self._limit = min(self._limit, end * size)
+
+
+def first_short(source: BatchSource) -> int:
+    """Return where the first batch begins that is not full."""
+    least = source.n_places if source.counts is None else int(source.counts.min())
+    return least - least % source.batch
 
 
 def batch_stages(
@@ -179,12 +185,17 @@ def batch_stages(
 
 def reads_inputs(source: BatchSource) -> bool:
     """Tell whether there is a loop for the inputs' dtype."""
-    return source.X.dtype.name in GIVEN_DTYPES
+    return is_read(source.X.dtype)
 
 
 def reads_targets(source: BatchSource) -> bool:
     """Tell whether there is a loop for the targets' dtype, or the labels'."""
-    return source.Y.dtype == np.int64 if source.codes is not None else source.Y.dtype.name in GIVEN_DTYPES
+    return source.Y.dtype == np.int64 if source.codes is not None else is_read(source.Y.dtype)
+
+
+def is_read(dtype: np.dtype[Any]) -> bool:
+    """Tell whether there is a loop for numbers of this kind."""
+    return dtype.isnative and dtype.name in GIVEN_DTYPES
 
 
 def is_read_by_a_loop(source: BatchSource) -> bool:

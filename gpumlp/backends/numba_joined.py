@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import threads
-from gpumlp.backends.numba_batches import Orders, is_read_by_a_loop, taking_stages
+from gpumlp.backends.numba_batches import Orders, first_short, is_read_by_a_loop, taking_stages
 from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Program, Room, Stage, bind
 from gpumlp.backends.numba_source import loop
 from gpumlp.backends.numpy_batches import compute_numbers, equal_weights, valid_rows
@@ -45,8 +45,6 @@ class JoinedSteps:
     ) -> None:
         self.n_steps, self.source, self.numbers = n_steps, source, numbers
         self._clock, self._batch, self._tally = clock, batch, tally
-        least = source.n_places if source.counts is None else int(source.counts.min())
-        self._full = least - least % source.batch  # where a batch begins that is not full
         self._ahead = np.empty((n_steps, *numbers.table.shape), numbers.table.dtype)
         self._orders = Orders(source, np.empty((len(batch.a0), source.batch), np.int64), thread_clock)
         self._program: Program | None = None
@@ -82,7 +80,7 @@ class JoinedSteps:
         """Perform the steps, if all of their batches are full; else return False."""
         clock, source = self._clock, self.source
         position, size = int(clock[POSITION]), source.batch
-        if position + self.n_steps * size > self._full:
+        if position + self.n_steps * size > first_short(source):
             return False
         assert self._program is not None
         first, epoch = position // size, int(clock[EPOCH])

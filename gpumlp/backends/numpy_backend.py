@@ -7,9 +7,8 @@ Every product runs on one model's own matrices, so a model's bits do not depend 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
 from itertools import pairwise
 from math import inf, sqrt
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import memory, threads
+from gpumlp.backends.host_ring import HostRing
 from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch, window_of
 from gpumlp.backends.numpy_elementwise import Elementwise
 from gpumlp.backends.numpy_normalisation import (
@@ -26,6 +26,17 @@ from gpumlp.backends.numpy_normalisation import (
     of_rows,
     scaled_program,
     statistics_launches,
+)
+from gpumlp.backends.numpy_programs import (
+    activation_program,
+    bias_program,
+    delta_program,
+    dropout_program,
+    hidden_delta_program,
+    outer_program,
+    output_program,
+    rule_program,
+    term_program,
 )
 from gpumlp.backends.protocol import (
     COST,
@@ -45,13 +56,8 @@ from gpumlp.backends.protocol import (
 )
 from gpumlp.errors import out_of_memory
 from gpumlp.formulas.activations import Activation
-from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
 from gpumlp.formulas.normalisation import LAYER
-from gpumlp.formulas.output_delta import OutputDelta, weighted_delta
-from gpumlp.formulas.play import play
-from gpumlp.formulas.printers import NumpyProgram, numpy_program
-from gpumlp.formulas.term import Recording, record
-from gpumlp.formulas.update_rules import UpdateRule, rule_recording
+from gpumlp.formulas.output_delta import OutputDelta
 from gpumlp.randomness.streams import dropout_threshold, dropout_words
 
 Launch = Callable[[], object]
@@ -82,6 +88,10 @@ class NumpyBackend:
             return np.empty(tuple(shape), dtype)
         except MemoryError as error:
             raise out_of_memory(what, tuple(shape), dtype, "this machine has no room for it") from error
+
+    def ring(self, shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, Any]) -> HostRing:
+        """Return room for two pools."""
+        return HostRing(self.empty, shapes, dtypes)
 
     def free_bytes(self) -> int | None:
         """Return how much memory is free for new arrays."""
@@ -580,71 +590,3 @@ def draw_mask(dropout: Dropout, block_size: int) -> Launch:
                 np.greater_equal(words, threshold, mask[m, rows[0] : rows[-1] + 1])
 
     return launch
-
-
-# ---------------------------------------------------------------- programs, one for each formula
-
-
-@cache
-def bias_program() -> NumpyProgram:
-    """z + b."""
-    return numpy_program(record(lambda z, b: z + b, "z", "b"), ("out",), {"out": "z"})
-
-
-@cache
-def activation_program(activation: Activation, keeps_z: bool) -> NumpyProgram:
-    """z <- z + b, a = f(z)."""
-    if keeps_z:
-        both = record(lambda z, b: (z + b, activation.value(z + b)), "z", "b")
-        return numpy_program(both, ("z_out", "a"), {"z_out": "z"})
-    return numpy_program(record(lambda z, b: activation.value(z + b), "z", "b"), ("a",), {"a": "z"})
-
-
-@cache
-def output_program(activation: Activation, term: Recording) -> NumpyProgram:
-    """z <- z + b, a = f(z), and what each unit adds to the cost."""
-
-    def formula(z: Any, b: Any, y: Any) -> tuple[Any, Any, Any]:
-        z = z + b
-        a = activation.value(z)
-        return z, a, play(term, z, a, y)
-
-    return numpy_program(record(formula, "z", "b", "y"), ("z_out", "a", "terms"), {"z_out": "z"})
-
-
-@cache
-def term_program(term: Recording) -> NumpyProgram:
-    """What each unit adds to the cost."""
-    return numpy_program(term, ("terms",), {})
-
-
-@cache
-def outer_program(outer: Recording) -> NumpyProgram:
-    """The cost of an example from the sum of its terms."""
-    return numpy_program(outer, ("c",), {"c": "s"})
-
-
-@cache
-def delta_program(delta: Recording) -> NumpyProgram:
-    """row_weight dC/dz."""
-    return numpy_program(weighted_delta(delta), ("delta",), {})
-
-
-@cache
-def hidden_delta_program(activation: Activation, dropout: bool) -> NumpyProgram:
-    """delta <- delta f'(z)."""
-    return numpy_program(hidden_delta_recording(activation, dropout), ("delta",), {"delta": "d"})
-
-
-@cache
-def dropout_program() -> NumpyProgram:
-    """a <- a mask / keep."""
-    return numpy_program(dropout_recording(), ("out",), {"out": "a"})
-
-
-def rule_program(rule: UpdateRule, names: tuple[str, ...], extras: frozenset[str]) -> NumpyProgram:
-    """One step of all weights."""
-    recording = rule_recording(rule, names, extras)
-    outputs = ("w_out", *(f"{name}_out" for name in rule.state))
-    over = {"w_out": "w", **{f"{name}_out": name for name in rule.state}}
-    return numpy_program(recording, outputs, over, scalars=names)

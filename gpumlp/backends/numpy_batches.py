@@ -25,27 +25,27 @@ class RowWindow:
         self.size = steps * source.batch
         beyond = source.n_parts * (source.part or source.batch) - source.batch  # of the last part of the last batch
         self.rows = np.empty((n_orders, self.size + beyond), np.int64)
-        self.key: tuple[int, int] | None = None  # epoch and first position of what the window holds
-        counts = np.full(1, source.n_places) if source.counts is None else source.counts
-        sizes = np.unique(counts)  # places, and which orders have so many
-        self._sizes = [(int(n), slice(None) if len(sizes) == 1 else np.flatnonzero(counts == n)) for n in sizes]
+        self.key: tuple[int, int, int] | None = None  # turn, epoch and first position of what the window holds
 
     def rows_at(self, epoch: int, position: int) -> tuple[Any, int]:
         """Return the window's rows (n_orders, at least size) and where in it `position` stands."""
         first = position - position % self.size
-        if self.key != (epoch, first):
+        if self.key != (self.source.turn, epoch, first):
             self._fill(epoch, first)
-            self.key = (epoch, first)
+            self.key = (self.source.turn, epoch, first)
         return self.rows, position - first
 
     def _fill(self, epoch: int, first: int) -> None:
         """Compute the rows from position `first` on; beyond the last one it is repeated, with weight 0."""
         source, piece = self.source, max(1, PIECE // len(self.rows))
         keys = None if source.keys is None else streams.shuffle_keys(source.keys, epoch)
+        counts = np.full(1, source.n_places) if source.counts is None else source.counts
+        sizes = np.unique(counts)  # places, and which orders have so many
+        orders_of = [(int(n), slice(None) if len(sizes) == 1 else np.flatnonzero(counts == n)) for n in sizes]
         for start in range(0, self.rows.shape[1], piece):
             stop = min(start + piece, self.rows.shape[1])
             positions, part = np.arange(first + start, first + stop), self.rows[:, start:stop]
-            for n, orders in self._sizes:
+            for n, orders in orders_of:
                 places = np.minimum(positions, n - 1)
                 part[orders] = places if keys is None else feistel.rows_at(places, keys[orders], n)
             if source.rows is not None:
@@ -136,8 +136,9 @@ def target_launch(source: BatchSource, y: Any) -> Taker:
 
 def valid_rows(source: BatchSource, position: int) -> Any:
     """Return how many rows of the batch at a position count: a number, or (n_models,) where models have folds."""
-    if source.counts is None:
-        return min(source.batch, source.n_places - position)
+    if source.counts is None or source.fold is None:
+        n_places = source.n_places if source.counts is None else int(source.counts[0])
+        return min(source.batch, n_places - position)
     return np.clip(source.counts - position, 0, source.batch)
 
 

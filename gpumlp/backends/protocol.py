@@ -46,7 +46,10 @@ class BatchSource:
     rows           (n_folds, n_places) int64: the row at each place of a fold; None: there is a place for each row
     fold           (n_models,) int64: which line of `rows` each model has; there are keys for each, or none. None: all
                    models have one line
-    counts         (n_models,) int64: how many places of its line each model has; None: all
+    counts         (n_models,) int64: how many places of its line each model has; None: all. Without `fold` all models
+                   have equally many
+    turn           how often keys, rows or counts were overwritten with those of other rows: what a backend has looked
+                   ahead for is then computed anew
     kept           what a backend on the host knows of the order, for all parts of a batch
     """
 
@@ -60,6 +63,7 @@ class BatchSource:
     rows: Array | None = None
     fold: Array | None = None
     counts: Array | None = None
+    turn: int = 0
     part: int | None = None
     kept: dict[str, Any] = field(default_factory=dict, init=False)
 
@@ -245,6 +249,33 @@ class Normalisation:
     numbers: StepNumbers | None = None
 
 
+class Ring(Protocol):
+    """Room for two pools of rows, of which one is read by steps while the other one is filled.
+
+    hosts    two of name -> (n_lines, n_rows, ...) on the host: what is filled
+    arrays   name -> (n_lines, 2 n_rows, ...) on the backend: one pool behind the other
+    """
+
+    hosts: tuple[dict[str, Any], dict[str, Any]]
+    arrays: dict[str, Array]
+
+    def send(self, half: int, n: int) -> None:
+        """Begin to bring the first n rows of a half to `arrays`, as soon as it is no longer read there."""
+        ...
+
+    def receive(self, half: int) -> None:
+        """Let what is asked for from now on find there what was sent."""
+        ...
+
+    def release(self, half: int) -> None:
+        """Promise that nothing asked for from now on reads this half; return when its host's part may be filled."""
+        ...
+
+    def close(self) -> None:
+        """Wait until nothing is under way."""
+        ...
+
+
 class Backend(Protocol):
     """The methods that the rest of gpumlp computes with."""
 
@@ -259,6 +290,14 @@ class Backend(Protocol):
         """Return a new array of any content; dtype None is the backend's own.
 
         what     its use, for the message if there is no room
+        Raises   OutOfMemory
+        """
+        ...
+
+    def ring(self, shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, Any]) -> Ring:
+        """Return room for two pools.
+
+        shapes   name -> (n_lines, n_rows, ...) of one pool
         Raises   OutOfMemory
         """
         ...

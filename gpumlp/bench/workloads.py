@@ -14,7 +14,9 @@ from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.network import Network
 from gpumlp.network.parameters import ParameterLayout
 from gpumlp.shapes import HostArray
-from gpumlp.training.trainer import Steps, Trainer, check_training_set
+from gpumlp.training.data_set import check_training_set
+from gpumlp.training.steps import Steps
+from gpumlp.training.trainer import Trainer
 
 LEARNING_RATE = 1e-3
 MOMENTUM = RULES.get("momentum").defaults["momentum"]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gpumlp import convert
+from gpumlp.cli.errors import tell
 from gpumlp.cli.places import check_place, writing
 from gpumlp.cli.predict import ModelFile
 from gpumlp.errors import unknown_name
@@ -87,4 +88,10 @@ def export(model_file: ModelFile, to: To, out: Out = None) -> None:
     chosen = FORMATS[to]
     place = Path(model_file).with_suffix(chosen.ending) if out is None else out
     check_place(place, "--out", (chosen.ending,))
-    print(chosen.write(load(model_file, "numpy"), place))
+    model = load(model_file, "numpy")
+    print(chosen.write(model, place))
+    if model.columns is not None and to != "safetensors":
+        tell(
+            f"note      X has {model.network.sizes[0]:,} features, not the {len(model.columns.names):,} columns of a "
+            "table, which model.features(table) makes of them"
+        )

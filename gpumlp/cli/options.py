@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from gpumlp.data import Scaler, Standardiser, scaler_named
 from gpumlp.errors import ConfigurationError, unknown_name
 
 TASKS = ("classification", "regression")
@@ -19,6 +20,7 @@ def option(*names: str, panel: str, help: str, **more: Any) -> Any:
 
 
 DATA, NET, FIT, RUN = "Data", "Network", "Training", "Running"
+EPOCHS, SEED = ("--epochs", "--epoch", "-e", "--max-iter"), ("--seed", "--random-state")
 
 Data = Annotated[
     str,
@@ -62,6 +64,26 @@ Standardise = Annotated[
         "--standardize/--no-standardize",
         panel=DATA,
         help="Bring each feature to mean 0 and deviation 1, as measured on the training rows. Recommended for pixels.",
+    ),
+]
+Scale = Annotated[
+    str | None,
+    option(
+        "--scale",
+        panel=DATA,
+        metavar="NAME",
+        help="Of the features, as measured on the training rows: none; standardise, as --standardise; or quantile, by "
+        "their ranks to a normal distribution, for features with long tails.",
+    ),
+]
+Categorical = Annotated[
+    str,
+    option(
+        "--categorical",
+        panel=DATA,
+        metavar="NAMES",
+        help="Columns whose values are categories though they are numbers: zip,month. Columns of text always are "
+        "(csv, parquet and arrow files with names). Each category of the training rows becomes a feature of 0 and 1.",
     ),
 ]
 Hidden = Annotated[
@@ -127,7 +149,7 @@ MicroBatch = Annotated[
         help='Rows of a batch that are computed at a time, as memory wants it: a number, "auto" or "none".',
     ),
 ]
-Epochs = Annotated[int, option("--epochs", "--epoch", "-e", "--max-iter", panel=FIT, min=1, help="Epochs.")]
+Epochs = Annotated[int, option(*EPOCHS, panel=FIT, min=1, help="Epochs.")]
 L2 = Annotated[
     float,
     option(
@@ -152,9 +174,7 @@ Patience = Annotated[
         help="Stop when the cost of a tenth of the training rows, set aside, has not fallen for so many epochs.",
     ),
 ]
-Seed = Annotated[
-    int, option("--seed", "--random-state", panel=RUN, min=0, help="Of the split, the weights and the order.")
-]
+Seed = Annotated[int, option(*SEED, panel=RUN, min=0, help="Of the split, the weights and the order.")]
 Dtype = Annotated[str, option("--dtype", panel=RUN, metavar="NAME", help="float32 or float64.")]
 BackendName = Annotated[
     str, option("--backend", panel=RUN, metavar="NAME", help="auto, numpy, numba or cuda; see `gpumlp info`.")
@@ -192,6 +212,16 @@ Report = Annotated[
     option("--report", panel=RUN, metavar="FILE", help="Write the training as one page with figures (.html)."),
 ]
 Nvtx = Annotated[bool, option("--nvtx", panel=RUN, help="Name epochs, steps and evaluations for NVIDIA's profilers.")]
+Memory = Annotated[
+    str | None,
+    option(
+        "--memory",
+        panel=RUN,
+        metavar="SIZE",
+        help="How much the features may take, such as 2GB; larger ones are streamed from their file. Default: half of "
+        "what is free.",
+    ),
+]
 CheckpointFolder = Annotated[
     Path | None,
     option(
@@ -259,6 +289,21 @@ def batch_rows(text: str) -> int | str:
 def micro_batch_rows(text: str) -> int | str | None:
     """Read a number of rows, "auto" or "none"; Trainer refuses everything else."""
     return None if text.strip().lower() == "none" else batch_rows(text)
+
+
+def column_names(text: str) -> tuple[str, ...]:
+    """Return the names of columns in a list with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def scaler_kind(scale: str | None, standardise: bool) -> type[Scaler] | None:
+    """Return what --scale and --standardise ask for; raise ConfigurationError if they contradict each other."""
+    if scale is None:
+        return Standardiser if standardise else None
+    name = scale.strip().lower().replace("standardize", Standardiser.name)
+    if standardise and name != Standardiser.name:
+        raise ConfigurationError(f"--standardise and --scale {scale} contradict each other; leave one out")
+    return None if name == "none" else scaler_named(name)
 
 
 def expect_task(name: str | None) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpumlp.data import Standardiser, Table, describe_task, encode_labels, tell_task, train_validation_split
+from gpumlp.data import (
+    OneHot,
+    Scaler,
+    Standardiser,
+    Table,
+    describe_task,
+    encode_labels,
+    tell_task,
+    train_validation_split,
+)
 from gpumlp.errors import DataError
 from gpumlp.formulas.costs import Cost
 from gpumlp.formulas.registry import REALS
@@ -80,6 +89,26 @@ def split(problem: Problem, fraction: float | None, choosing: bool, seed: int) -
     train, test = _part(problem, train, fraction, seed) if fraction else (train, none)
     train, choice = _part(problem, train, CHOICE_SHARE, seed) if choosing else (train, none)
     return Parts(train, choice, test)
+
+
+def encode(problem: Problem, rows: Array) -> tuple[Problem, OneHot | None]:
+    """Return the problem with features for its categorical columns, as learned from some rows, and how they came about.
+
+    A problem without such columns is returned as it is, with None.
+    """
+    if problem.table.texts is None:
+        return problem, None
+    columns = OneHot.fit(problem.table, rows)
+    return replace(problem, table=columns.transform(problem.table)), columns
+
+
+def feature_scaler(
+    problem: Problem, rows: Array, scaling: type[Scaler] | None, columns: OneHot | None
+) -> Scaler | None:
+    """Return what scales the features as measured on some rows, if anything; the 0 and 1 of categories stay."""
+    if scaling is None:
+        return None
+    return scaling.fit(problem.table.X[rows], None if columns is None else columns.is_category)
 
 
 def target_scaler(problem: Problem, cost: Cost, train: Array) -> Standardiser | None:

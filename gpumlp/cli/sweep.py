@@ -15,10 +15,10 @@ import typer
 from gpumlp.cli import options as opt
 from gpumlp.cli.errors import SOME_LOST, tell
 from gpumlp.cli.notes import notes_told
-from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, pose, split, target_scaler
+from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, encode, feature_scaler, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.cli.sweep_view import SweepView, print_table
-from gpumlp.data import Standardiser, load_table
+from gpumlp.data import Scaler, Standardiser, load_table
 from gpumlp.ensembles import OnRay, Sweep, SweepResult
 from gpumlp.ensembles.configurations import Configuration, told
 from gpumlp.ensembles.executors import EXECUTORS, Executor, get_executor
@@ -52,7 +52,7 @@ MetricName = Annotated[
 ]
 SweepEpochs = Annotated[
     int | None,
-    opt.option("--epochs", "--epoch", "-e", "--max-iter", panel=SWEEP, min=1, help="In place of the file's."),
+    opt.option(*opt.EPOCHS, panel=SWEEP, min=1, help="In place of the file's."),
 ]
 SweepPatience = Annotated[
     int | None,
@@ -90,8 +90,7 @@ Cpus = Annotated[
 SweepSeed = Annotated[
     int,
     opt.option(
-        "--seed",
-        "--random-state",
+        *opt.SEED,
         panel=SWEEP,
         min=0,
         help="Of the rows held out, the draws and the folds; that of weights and orders is a parameter to try.",
@@ -121,6 +120,8 @@ def sweep(
     task: opt.TaskName = None,
     val_fraction: opt.ValFraction = None,
     standardise: opt.Standardise = False,
+    scale: opt.Scale = None,
+    categorical: opt.Categorical = "",
     output: opt.Output = None,
     cost: opt.CostName = None,
     seed: SweepSeed = 0,
@@ -141,7 +142,7 @@ def sweep(
     learning_rate = { log_uniform = [1e-3, 3e-2] }
 
     A fifth of the rows (--val-fraction) is held out and used for the closing line alone. All configurations are tried
-    on the same folds of the other rows; scalings are measured on these, all folds included.
+    on the same folds of the other rows; scalings and categories are taken from these, all folds included.
 
     The folder has results.jsonl, a line for each configuration as soon as it is done; in the end results.csv, plot.png
     and best.npz. The same command goes on where it was killed, and adds what is new if --n is larger.
@@ -151,8 +152,11 @@ def sweep(
     """
     opt.expect_task(task)
     found = read_space(space)
-    problem = pose(load_table(data, target=target, header=opt.header_mode(header)), task)
+    scaling, named = opt.scaler_kind(scale, standardise), opt.column_names(categorical)
+    problem = pose(load_table(data, target=target, header=opt.header_mode(header), categorical=named), task)
     parts = split(problem, val_fraction, False, seed)
+    with notes_told(not quiet):
+        problem, columns = encode(problem, parts.train)
     default = DEFAULTS[problem.task]
     wanted = Sweep(
         found if epochs is None else {**found, "epochs": epochs},
@@ -168,7 +172,10 @@ def sweep(
         backend,
         device,
     )
-    scalers = measure(problem, parts.train, standardise, wanted.cost or default[1])
+    scalers = (
+        feature_scaler(problem, parts.train, scaling, columns),
+        target_scaler(problem, COSTS.get(wanted.cost or default[1]), parts.train),
+    )
     X, Y = scaled(problem, parts.train, scalers, wanted.dtype)
     if plan:
         print(wanted.plan(X, Y))
@@ -188,8 +195,8 @@ def sweep(
         print_table(result.ranked[:TOP], result.metric, result.varied)
     if not result.missing:
         net = result.refit()
-        table = problem.table
-        model = SavedModel(net, problem.task, problem.classes, table.feature_names, table.target_name, *scalers)
+        names, target_name = problem.table.feature_names, problem.table.target_name
+        model = SavedModel(net, problem.task, problem.classes, names, target_name, *scalers, columns)
         written.append(model.save(out / "best.npz"))
         closing |= judged(problem, parts, model)
     print(json.dumps(closing) if as_json else closing_line(closing, result))
@@ -261,13 +268,7 @@ def command_again(ctx: typer.Context) -> str:
 
 # ---------------------------------------------------------------- what is done
 
-Scalers = tuple[Standardiser | None, Standardiser | None]
-
-
-def measure(problem: Problem, rows: Array, standardise: bool, cost: str) -> Scalers:
-    """Return what features and target are scaled with, as far as they are."""
-    features = Standardiser.fit(problem.table.X[rows]) if standardise else None
-    return features, target_scaler(problem, COSTS.get(cost), rows)
+Scalers = tuple[Scaler | None, Standardiser | None]  # of features and target
 
 
 def scaled(problem: Problem, rows: Array, scalers: Scalers, dtype: str) -> tuple[Array, Array]:

@@ -12,21 +12,24 @@ import typer
 from gpumlp import __version__
 from gpumlp.backends import threads
 from gpumlp.cli import options as opt
-from gpumlp.cli.errors import tell
+from gpumlp.cli import streaming
+from gpumlp.cli.errors import printable, tell
 from gpumlp.cli.interruption import going_on
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.places import check_place
-from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, pose, split, target_scaler
+from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, encode, feature_scaler, pose, split, target_scaler
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.cli.watching import Watchers, add_model, write_report
-from gpumlp.data import Standardiser, load_table
+from gpumlp.data import OneHot, Scaler, load_table
+from gpumlp.data.files import listed
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
 from gpumlp.training.checkpoints import Checkpoints
-from gpumlp.training.delta_norms import DeltaNorms
+from gpumlp.training.delta_norms import SAMPLE, DeltaNorms
 from gpumlp.training.history import History
 from gpumlp.training.monitors import KeepBest, Monitor
+from gpumlp.training.pools import Pool
 from gpumlp.training.trainer import Trainer
 
 LARGE = 10.0  # features beyond it deserve a word about --standardise
@@ -40,6 +43,8 @@ def train(
     task: opt.TaskName = None,
     val_fraction: opt.ValFraction = None,
     standardise: opt.Standardise = False,
+    scale: opt.Scale = None,
+    categorical: opt.Categorical = "",
     hidden: opt.Hidden = "100",
     activation: opt.ActivationNames = "relu",
     output: opt.Output = None,
@@ -62,6 +67,7 @@ def train(
     precision: opt.Precision = None,
     save: opt.Save = None,
     log: opt.Log = None,
+    memory: opt.Memory = None,
     tensorboard: opt.TensorBoard = None,
     mlflow: opt.Mlflow = None,
     mlflow_experiment: opt.MlflowExperiment = "gpumlp",
@@ -86,6 +92,8 @@ def train(
 
     With --checkpoint a training that was broken off, by whatever, goes on with --resume as if it had not been.
 
+    Features that take more than --memory are streamed from their file, best from a data folder of `gpumlp convert`.
+
     The target of a regression is standardised for training, and predictions are scaled back.
     It is left as it is where the cost does not take all numbers, such as poisson.
 
@@ -96,6 +104,7 @@ def train(
     check_place(log, "--log", (".csv", ".jsonl"))
     check_place(report, "--report", (".html", ".htm"))
     opt.expect_task(task)
+    scaling = opt.scaler_kind(scale, standardise)
     checkpoints = checkpoints_in(checkpoint, every, keep, resume)
     watchers = Watchers.of(
         ctx,
@@ -108,9 +117,16 @@ def train(
         quiet=quiet,
     )
     monitors = watchers.monitors()
-    problem = pose(load_table(data, target=target, header=opt.header_mode(header)), task)
+    named = opt.column_names(categorical)
+    problem = pose(load_table(data, target=target, header=opt.header_mode(header), categorical=named), task)
     parts = split(problem, val_fraction, early_stopping is not None, seed)
-    X, default = problem.table.X, DEFAULTS[problem.task]
+    with notes_told(not quiet):
+        problem, columns = encode(problem, parts.train)
+    X, default, allowed = problem.table.X, DEFAULTS[problem.task], streaming.memory_of(memory)
+    # what has categories has been made, in memory
+    pool = streaming.pool_for(X, allowed, opt.batch_rows(batch_size)) if columns is None else None
+    if pool is not None:
+        parts = streaming.few_enough(parts, X, pool)
     net = Network(
         (X.shape[1], *opt.hidden_sizes(hidden), problem.n_out),
         opt.activation_names(activation),
@@ -135,13 +151,16 @@ def train(
         nvtx=nvtx or None,
         micro_batch=opt.micro_batch_rows(micro_batch),
     )
-    model = package(problem, net, parts.train, standardise)
+    model = package(problem, net, parts.train, scaling, columns, pool)
     if not quiet:
-        describe(problem, parts, model, f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}")
+        if pool is not None:
+            tell(f"memory    {streaming.in_words(X, allowed, pool)}")
+        training = f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}"
+        describe(problem, parts, model, training, pool)
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
     with notes_told(not quiet), going_on(checkpoints, ctx.find_root().obj):
-        history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save, checkpoints, resume)
-    result = close(problem, parts, model, history, best) | {"batch_size": trainer.batch_size}
+        history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save, checkpoints, resume, pool)
+    result = close(problem, parts, model, history, best, pool) | {"batch_size": trainer.batch_size}
     print(as_object(result) if as_json else closing_line(result))
     saved = None if save is None else model.save(save)
     add_model(monitors, model, saved)
@@ -152,15 +171,25 @@ def train(
             tell(f"{what:<9} {place}")
 
 
-def package(problem: Problem, net: Network, rows: Array, standardise: bool) -> SavedModel:
+def package(
+    problem: Problem,
+    net: Network,
+    rows: Array,
+    scaling: type[Scaler] | None,
+    columns: OneHot | None,
+    pool: Pool | None,
+) -> SavedModel:
     """Return the network with all that belongs to it; scalings are measured on the training rows alone."""
-    table = problem.table
-    scaler = Standardiser.fit(table.X[rows]) if standardise else None
+    table, classes = problem.table, problem.classes
+    if pool is None:
+        scaler = feature_scaler(problem, rows, scaling, columns)
+    else:
+        scaler = streaming.feature_scaler(problem, rows, scaling)
     y_scaler = target_scaler(problem, net.architecture.cost, rows)
-    return SavedModel(net, problem.task, problem.classes, table.feature_names, table.target_name, scaler, y_scaler)
+    return SavedModel(net, problem.task, classes, table.feature_names, table.target_name, scaler, y_scaler, columns)
 
 
-def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -> None:
+def describe(problem: Problem, parts: Parts, model: SavedModel, training: str, pool: Pool | None) -> None:
     """Tell on stderr what is about to be trained on what."""
     net, X = model.network, problem.table.X
     kind = f"{len(problem.classes)} classes" if problem.classes is not None else f"{problem.n_out} target(s)"
@@ -168,12 +197,20 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str) -
     rows = ", ".join(f"{len(part):,} {use}" for part, use in uses if len(part))
     kinds = [f"{kind} normalisation" for kind in dict.fromkeys(net.architecture.normalisation) if kind]
     names = ", ".join([*(a.name for a in net.architecture.activations), *kinds, net.architecture.cost.name])
-    scaled = [name for name, scaler in (("features", model.scaler), ("target", model.target_scaler)) if scaler]
+    scaled = [
+        f"{name} ({scaler.name})"
+        for name, scaler in (("features", model.scaler), ("target", model.target_scaler))
+        if scaler
+    ]
     tell(f"task      {problem.reason}")
     tell(f"data      {len(X):,} rows, {X.shape[1]:,} features, {kind}; {rows}")
+    if model.columns is not None:
+        counts = zip(model.columns.names, model.columns.categories, strict=True)
+        told = listed(f"{name} ({len(texts)})" for name, texts in counts if texts is not None)
+        tell(f"columns   {len(model.columns.names)}, of these with categories: {printable(told)}")
     if scaled:
-        tell(f"scaling   {' and '.join(scaled)} standardised on the training rows; predictions are in the data's units")
-    largest = max(float(X.max()), -float(X.min()))
+        tell(f"scaling   {' and '.join(scaled)}, measured on the training rows; predictions are in the data's units")
+    largest = max(float(X.max()), -float(X.min())) if pool is None else 0.0
     if not model.scaler and largest > LARGE:
         tell(f"hint      features reach {largest:g}; --standardise usually helps")
     tell(f"network   {net.architecture}, {names}; {net.parameters.layout.n_trainable:,} parameters")
@@ -202,6 +239,7 @@ def fit(
     save: Path | None,
     checkpoints: Checkpoints | None,
     resume: bool,
+    pool: Pool | None,
 ) -> History:
     """Train until the end and leave the network with its best weights; Ctrl-C or divergence saves them if wanted."""
 
@@ -211,8 +249,12 @@ def fit(
         return X, model.target_scaler.transform(Y, model.network.dtype) if model.target_scaler else Y
 
     beside = parts.choice if len(parts.choice) or not watchers.compare else parts.test
-    X, Y = rows(parts.train)
-    first: list[Monitor] = [best] if watchers.report is None else [best, DeltaNorms(model.network, X, Y)]
+    X, Y = rows(parts.train) if pool is None else (streaming.training_rows(problem, parts, model), None)
+    if pool is not None:
+        beside = streaming.that_fit(beside, problem.table.X, pool)
+    first: list[Monitor] = [best]
+    if watchers.report is not None:
+        first.append(DeltaNorms(model.network, *rows(streaming.spread(parts.train, SAMPLE))))
     try:
         return trainer.fit(
             X,
@@ -222,6 +264,7 @@ def fit(
             monitors=[*first, *others],
             checkpoints=checkpoints,
             resume=resume,
+            pool=pool,
         )
     except (KeyboardInterrupt, DivergenceError) as end:
         what = "diverged" if isinstance(end, DivergenceError) else "interrupted"
@@ -232,7 +275,9 @@ def fit(
         raise
 
 
-def close(problem: Problem, parts: Parts, model: SavedModel, history: History, best: KeepBest) -> dict[str, Any]:
+def close(
+    problem: Problem, parts: Parts, model: SavedModel, history: History, best: KeepBest, pool: Pool | None
+) -> dict[str, Any]:
     """Return the closing result: scores on rows that nothing was learned from, where there are any."""
     part, rows = next(
         (name, rows)
@@ -240,7 +285,9 @@ def close(problem: Problem, parts: Parts, model: SavedModel, history: History, b
         if len(rows)
     )
     assert best.best_epoch is not None
-    scores = compare(problem.task, model.predict(problem.table.X[rows]), problem.y[rows])
+    X = problem.table.X
+    found = model.predict(X[rows]) if pool is None else streaming.predicted_for(model, X, rows)
+    scores = compare(problem.task, found, problem.y[rows])
     net = model.network
     return {
         "task": problem.task,

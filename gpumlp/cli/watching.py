@@ -15,6 +15,7 @@ from gpumlp.bench.environment import describe
 from gpumlp.bench.tables import count_text, time_text
 from gpumlp.cli.places import writing
 from gpumlp.cli.problem import Array, Parts, Problem
+from gpumlp.cli.streaming import predicted_for
 from gpumlp.report.content import Outcome, Training
 from gpumlp.report.page import as_html
 from gpumlp.saved_model import SavedModel
@@ -105,7 +106,7 @@ def write_report(
 
 def outcome(problem: Problem, model: SavedModel, rows: Array, what: str) -> Outcome:
     """Return what the model says of rows beside what is true."""
-    predicted, name = model.predict(problem.table.X[rows]), problem.table.target_name or "target"
+    predicted, name = predicted_for(model, problem.table.X, rows), problem.table.target_name or "target"
     if problem.classes is None:
         y = problem.targets[rows]
         several = tuple(f"{name} {k}" for k in range(y.shape[1])) if y.shape[1] > 1 else (name,)
@@ -118,7 +119,18 @@ def outcome(problem: Problem, model: SavedModel, rows: Array, what: str) -> Outc
 def summary(watchers: Watchers, problem: Problem, parts: Parts, result: dict[str, Any]) -> dict[str, Any]:
     """Return the facts of a training by name."""
     options, uses = watchers.options, {"train": parts.train, "choose the epoch": parts.choice, "test": parts.test}
-    names = ("optimizer", "lr", "l2", "clip_norm", "schedule", "dropout", "early_stopping", "standardise", "seed")
+    names = (
+        "optimizer",
+        "lr",
+        "l2",
+        "clip_norm",
+        "schedule",
+        "dropout",
+        "early_stopping",
+        "standardise",
+        "scale",
+        "seed",
+    )
     scored = [name for name in ("accuracy", "r2", "rmse") if name in result]
     return {
         "task": problem.reason,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from gpumlp.data import Standardiser
 from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.normalisation import BATCH, EPSILON, LAYER
@@ -54,10 +55,11 @@ def folded_layers(model: SavedModel, purpose: str, normalises: bool = False) -> 
             "gpumlp.convert.one_of(model, 0)"
         )
     layers = [(W[0].astype(np.float64), b[0].astype(np.float64)) for W, b in zip(net.weights, net.biases, strict=True)]
-    if model.scaler is not None:
+    scaler = standardiser_of(model, purpose)
+    if scaler is not None:
         W, b = layers[0]
-        W = W / model.scaler.scale
-        layers[0] = (W, b - W @ model.scaler.mean)
+        W = W / scaler.scale
+        layers[0] = (W, b - W @ scaler.mean)
     if model.target_scaler is not None:
         if spelled_as(net.architecture.activations[-1]) != "identity":
             raise ConfigurationError(
@@ -76,6 +78,16 @@ def folded_layers(model: SavedModel, purpose: str, normalises: bool = False) -> 
         if kind == BATCH:
             layers[l] = _with_statistics(*layers[l], {name: x[0] for name, x in net.normalising[l].items()})
     return layers
+
+
+def standardiser_of(model: SavedModel, purpose: str) -> Standardiser | None:
+    """Return what the features are standardised with, if they are; raise ConfigurationError for another scaling."""
+    if model.scaler is None or isinstance(model.scaler, Standardiser):
+        return model.scaler
+    raise ConfigurationError(
+        f"{purpose} has no place for features scaled by {model.scaler.name}; train with --scale standardise, or export "
+        "to safetensors"
+    )
 
 
 def _with_statistics(W: HostArray, b: HostArray, of: dict[str, HostArray]) -> tuple[HostArray, HostArray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.convert.one_model import as_model, spelled_as
+from gpumlp.convert.one_model import as_model, spelled_as, standardiser_of
 from gpumlp.errors import BackendUnavailable, ConfigurationError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.normalisation import EPSILON
@@ -91,9 +91,10 @@ class _Graph:
 
     def _scaled(self, X: str) -> str:
         """Take the mean away in two numbers, so that it loses nothing in float32, and divide."""
-        if self.model.scaler is None:
+        scaler = standardiser_of(self.model, "an ONNX model of gpumlp")
+        if scaler is None:
             return X
-        mean, scale = self.model.scaler.mean, self.model.scaler.scale
+        mean, scale = scaler.mean, scaler.scale
         high = mean.astype(self.dtype)
         X = self.add("Sub", [X, self.constant("x_mean", high)], "x_less_mean")
         X = self.add("Sub", [X, self.constant("x_mean_rest", mean - high)], "x_centred")

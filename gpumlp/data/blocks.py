@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
 from typing import Any, BinaryIO
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpumlp.data.limits import expect_room
-from gpumlp.data.table import Array, Table, expect_as_many, rows_per_block
+from gpumlp.data.table import Array, Table, Texts, expect_as_many, rows_per_block
 from gpumlp.errors import DataError
 
 Piece = tuple[Array, Array | None]  # X, y of some rows in their order
@@ -25,6 +25,7 @@ class Blocks:
     n_rows          or None where only reading to the end tells
     y_dtype         None without a target, and where only reading to the end tells
     name            what errors call it
+    texts           gives Table's texts once all rows were read; None without text
     """
 
     pieces: Callable[[int], Iterator[Piece]]
@@ -35,6 +36,7 @@ class Blocks:
     feature_names: tuple[str, ...] | None = None
     target_name: str | None = None
     name: str = "the data"
+    texts: Callable[[], Texts | None] | None = None
 
     def __iter__(self) -> Iterator[Table]:
         """Yield all rows in order, a table of some at a time; its values are not looked at."""
@@ -73,7 +75,8 @@ class Blocks:
             expect_room(n_bytes, "the table")
         if not parts:
             raise DataError("holds no row, expected at least one; check where it comes from")
-        return joined(parts)
+        table = joined(parts)
+        return table if self.texts is None else replace(table, texts=self.texts())
 
     def _table(self, X: Array, y: Array | None) -> Table:
         return Table(X, y, self.feature_names, self.target_name)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from gpumlp.data.files import nearest
+from gpumlp.data.files import listed, nearest
 from gpumlp.data.readers import read_table
 from gpumlp.data.table import Table
 from gpumlp.errors import DataError
@@ -55,6 +56,7 @@ def load_table(
     target: str | int | Path | None = None,
     header: Literal["auto"] | bool = "auto",
     with_target: bool = True,
+    categorical: Iterable[str] | None = None,
 ) -> Table:
     """Return a built-in data set if a str names one, else read a file as `read_table` does.
 
@@ -65,11 +67,15 @@ def load_table(
             raise DataError(
                 f"{name_or_path} is built in and has its own target, but target={target!r} came; leave it out"
             )
+        if categorical:
+            raise DataError(
+                f"{name_or_path} is built in and has no categorical columns, but {listed(categorical)} came; drop them"
+            )
         table = load_builtin(str(name_or_path))
         return table if with_target else replace(table, y=None, target_name=None)
     if _is_bare_word(name_or_path):
         raise DataError(f"no built-in data set or file {name_or_path!r}; {nearest(str(name_or_path), BUILTIN)}")
-    return read_table(name_or_path, target=target, header=header, with_target=with_target)
+    return read_table(name_or_path, target=target, header=header, with_target=with_target, categorical=categorical)
 
 
 def _load_shipped(data: Shipped) -> Table:

@@ -10,28 +10,37 @@ from typing import Any
 import numpy as np
 
 from gpumlp.data.blocks import Blocks, Piece
-from gpumlp.data.files import Request, about, damage_told, nearest, needed, shortened
-from gpumlp.data.limits import data_limit
-from gpumlp.data.table import Array, rows_per_block
-from gpumlp.errors import DataError, readable_bytes
+from gpumlp.data.files import Request, about, categorical_columns, damage_told, nearest, needed, shortened
+from gpumlp.data.limits import expect_piece
+from gpumlp.data.table import Array, Codes, rows_per_block, texts_by_codes
+from gpumlp.errors import DataError
 
 DAMAGED = "a whole file of Apache Arrow or Parquet", "is it damaged or cut short? write it again"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns are features, and which is the target."""
+    """Which columns are features, and which is the target.
+
+    codes   of the columns that are read as text; they grow while it is read
+    """
 
     names: tuple[str, ...]
     target: int | None
     x_dtype: np.dtype[Any]
     y_dtype: np.dtype[Any] | None
     missing: bool
+    codes: dict[int, Codes]
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """The numbers of all columns but the target."""
+        return tuple(i for i in range(len(self.names)) if i != self.target)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of all columns but the target."""
-        return tuple(name for i, name in enumerate(self.names) if i != self.target)
+        return tuple(self.names[i] for i in self.features)
 
 
 def open_parquet(path: Path, request: Request) -> Blocks:
@@ -42,18 +51,15 @@ def open_parquet(path: Path, request: Request) -> Blocks:
             layout = _layout(file.schema_arrow, request)
             groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
             counts = [group.num_rows for group in groups]
-            _expect_groups([group.total_byte_size for group in groups])
+            largest = max((group.total_byte_size for group in groups), default=0)
+            expect_piece(largest, "has a group of rows", "again with a smaller row_group_size")
 
     def batches(start: int) -> Iterator[tuple[int, Any]]:
         with parquet.ParquetFile(path) as file:
-            at = 0
-            for i, count in enumerate(counts):
-                if start < at + count:
-                    for batch in file.iter_batches(rows_per_block(len(layout.names)), row_groups=[i]):
-                        yield at, batch
-                        at += batch.num_rows
-                else:
-                    at += count
+            for i, at in _from(start, counts):
+                for batch in file.iter_batches(rows_per_block(len(layout.names)), row_groups=[i]):
+                    yield at, batch
+                    at += batch.num_rows
 
     return _as_blocks(path, layout, sum(counts), batches)
 
@@ -68,13 +74,16 @@ def open_arrow(path: Path, request: Request) -> Blocks:
 
     def batches(start: int) -> Iterator[tuple[int, Any]]:
         with arrow.memory_map(str(path)) as source, ipc.open_file(source) as file:
-            at = 0
-            for i, count in enumerate(counts):
-                if start < at + count:
-                    yield at, file.get_batch(i)
-                at += count
+            for i, at in _from(start, counts):
+                yield at, file.get_batch(i)
 
     return _as_blocks(path, layout, sum(counts), batches)
+
+
+def _from(start: int, counts: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield the groups of so many rows each that have a row at `start` or behind, with where each begins."""
+    ends = np.cumsum(counts).tolist()
+    yield from ((i, end - count) for i, (count, end) in enumerate(zip(counts, ends, strict=True)) if start < end)
 
 
 def _as_blocks(path: Path, layout: Layout, n_rows: int, batches: Callable[[int], Iterator[tuple[int, Any]]]) -> Blocks:
@@ -98,31 +107,26 @@ def _as_blocks(path: Path, layout: Layout, n_rows: int, batches: Callable[[int],
         layout.feature_names,
         None if layout.target is None else layout.names[layout.target],
         str(path),
+        (lambda: texts_by_codes(layout.codes, layout.features)) if layout.codes else None,
     )
-
-
-def _expect_groups(sizes: list[int]) -> None:
-    """Raise DataError for a group of rows that does not fit into memory, as which it is read."""
-    limit = data_limit()
-    if sizes and max(sizes) > limit:
-        raise DataError(
-            f"has a group of rows of {readable_bytes(max(sizes))}, the limit here is {readable_bytes(limit)}; write it "
-            "again with a smaller row_group_size"
-        )
 
 
 def _layout(schema: Any, request: Request) -> Layout:
     names = tuple(str(name) for name in schema.names)
     target = _target_column(names, request)
-    features = [schema.field(i) for i in range(len(names)) if i != target]
+    features = [i for i in range(len(names)) if i != target]
     if not features:
         raise DataError(f"has {len(names)} column{'s' * (len(names) != 1)}, expected a feature and a target; add one")
-    types = [_feature_type(field) for field in features]
+    text = {i for i in features if request.categorical is not None and _is_text(schema.field(i).type)}
+    coded = text | categorical_columns(names, target, request)
+    types = [np.dtype(np.float64) if i in text else _feature_type(schema.field(i)) for i in features]
     kept = types[0] if len(set(types)) == 1 and types[0].name in ("uint8", "float32") else np.dtype(np.float64)
+    if coded:
+        kept = np.dtype(np.float64)
     if request.missing and kept.kind != "f":
         kept = np.dtype(np.float32)
     y_dtype = None if target is None else _target_type(schema.field(target))
-    return Layout(names, target, kept, y_dtype, request.missing)
+    return Layout(names, target, kept, y_dtype, request.missing, {i: {} for i in coded})
 
 
 def _target_column(names: tuple[str, ...], request: Request) -> int | None:
@@ -155,21 +159,36 @@ def _feature_type(field: Any) -> np.dtype[Any]:
 def _target_type(field: Any) -> np.dtype[Any] | None:
     """Return the dtype of the target; None for text, of which only reading tells the longest."""
     types = needed("pyarrow.types", "arrow")
-    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-    if types.is_string(kind) or types.is_large_string(kind):
+    if _is_text(field.type):
         return None
-    return _feature_type(field.with_type(kind))
+    return _feature_type(field.with_type(field.type.value_type) if types.is_dictionary(field.type) else field)
+
+
+def _is_text(kind: Any) -> bool:
+    types = needed("pyarrow.types", "arrow")
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _piece(batch: Any, at: int, layout: Layout) -> Piece:
     X = np.empty((batch.num_rows, len(layout.feature_names)), layout.x_dtype)
-    places = (i for i in range(len(layout.names)) if i != layout.target)
-    for j, i in enumerate(places):
-        X[:, j] = _values(batch.column(i), at, layout.names[i], layout.missing)
+    for j, i in enumerate(layout.features):
+        if i in layout.codes:
+            X[:, j] = _coded(batch.column(i), layout.codes[i])
+        else:
+            X[:, j] = _values(batch.column(i), at, layout.names[i], layout.missing)
     if layout.target is None:
         return X, None
     y = _values(batch.column(layout.target), at, layout.names[layout.target], missing=False)
     return X, y.astype(np.str_ if layout.y_dtype is None else layout.y_dtype)
+
+
+def _coded(column: Any, codes: Codes) -> Array:
+    """Return the codes of a column as text, in which new texts get new ones; a missing value is the text ""."""
+    encoded = column.cast(needed("pyarrow", "arrow").string()).fill_null("").dictionary_encode()
+    places = np.array([codes.setdefault(text, len(codes)) for text in encoded.dictionary.to_pylist()], np.int64)
+    found: Array = places[encoded.indices.to_numpy(zero_copy_only=False)]
+    return found
 
 
 def _values(column: Any, at: int, name: str, missing: bool) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,9 +13,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from gpumlp.data.blocks import Blocks, Piece
-from gpumlp.data.files import Parts, Request, about, nearest, open_text, shortened
+from gpumlp.data.files import PartsWithTexts, Request, about, categorical_columns, listed, nearest, open_text, shortened
 from gpumlp.data.limits import expect_room
-from gpumlp.data.table import Array, rows_per_block
+from gpumlp.data.table import Array, Codes, Texts, rows_per_block, texts_by_codes
 from gpumlp.errors import DataError
 
 Row = tuple[int, list[str]]  # the number of the line, counted from 1, on which the row ends; its cells without blanks
@@ -26,7 +26,12 @@ LONGEST_ROW = 1 << 20  # characters that a quoted cell may go on for beyond its 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the first rows of a text table tell."""
+    """What the first rows of a text table tell.
+
+    advice   what else may be done with text where a number is expected
+    codes    of the columns that are read as text; they grow while it is read
+    named    those of them that were asked for by name, in which numbers are text, too
+    """
 
     delimiter: str
     names: tuple[str, ...] | None
@@ -34,6 +39,9 @@ class Layout:
     target: int | None
     n_header_lines: int
     missing: bool
+    advice: str
+    codes: dict[int, Codes] = field(default_factory=dict)
+    named: set[int] = field(default_factory=set)
 
     @property
     def n_features(self) -> int:
@@ -52,6 +60,10 @@ class Layout:
         """The name of the target, if there is a header and a target."""
         return None if self.names is None or self.target is None else self.names[self.target]
 
+    def texts(self) -> Texts | None:
+        """Return Table's texts, after all rows were read."""
+        return texts_by_codes(self.codes, (i for i in range(self.n_columns) if i != self.target))
+
     def column(self, i: int) -> str:
         """Spell column `i` as its reader would look for it."""
         return f"column {self.names[i]!r}" if self.names else f"column {i} (from 0)"
@@ -61,7 +73,7 @@ class LabelsAreText(Exception):
     """A label is no number, so that all are text as they are spelled."""
 
 
-def read_delimited(path: Path, request: Request) -> Parts:
+def read_delimited(path: Path, request: Request) -> PartsWithTexts:
     """Return the features of a text table as float64 and its target as int64, float64 or str.
 
     header   "auto": the first row is a header if `target` is a column's name, or if no feature cell in it is a number;
@@ -77,7 +89,7 @@ def read_delimited(path: Path, request: Request) -> Parts:
             X, y = _gathered(_pieces(path, request, layout, as_text=True))
     if y is not None and y.dtype.kind == "f":
         y = _whole_if_whole(y)
-    return X, y, layout.feature_names, layout.target_name
+    return X, y, layout.feature_names, layout.target_name, layout.texts()
 
 
 def open_delimited(path: Path, request: Request) -> Blocks:
@@ -103,6 +115,7 @@ def open_delimited(path: Path, request: Request) -> Blocks:
         layout.feature_names,
         layout.target_name,
         str(path),
+        layout.texts if layout.codes else None,
     )
 
 
@@ -131,7 +144,59 @@ def _find_layout(path: Path, request: Request) -> Layout:
     target = _target_column(names, len(first), request)
     if len(first) == 1 and target is not None:
         raise DataError("has one column, expected a feature and a target; is the delimiter a comma, semicolon or tab?")
-    return Layout(delimiter, names, len(first), target, line if has_header else 0, request.missing)
+    layout = Layout(
+        delimiter, names, len(first), target, line if has_header else 0, request.missing, _advice(names, request)
+    )
+    if request.categorical is not None:
+        _find_text(path, request, layout)
+        if len(layout.codes) == layout.n_features and not layout.named and _may_be_a_row(rows, target, request):
+            raise DataError(
+                "holds text in all features, so that line 1 may be names or a row; say which: --header or --no-header "
+                "(header=True or False)"
+            )
+    return layout
+
+
+def _advice(names: tuple[str, ...] | None, request: Request) -> str:
+    if request.categorical is None:
+        return ""
+    if names is None:
+        return ", or give the table a line of names: columns of text are taken by name"
+    return ", or name the column as categorical (--categorical)"
+
+
+def _find_text(path: Path, request: Request, layout: Layout) -> None:
+    """Give codes to the columns that are categorical by name, and to those whose first value is no number.
+
+    Columns without names, which no model could ask for again, get none.
+    """
+    if layout.names is None:
+        if request.categorical:
+            raise DataError(f"there is no header, but categorical columns came: {listed(request.categorical)}; add one")
+        return
+    layout.named.update(categorical_columns(layout.names, layout.target, request))
+    unknown = set(range(layout.n_columns)) - layout.named - {layout.target}
+    text = set(layout.named)
+    with open_text(path, request) as lines:
+        for line, cells in _rows(lines_of(lines), layout.delimiter):
+            if line <= layout.n_header_lines:
+                continue
+            known = {i for i in unknown if i < len(cells) and cells[i]}
+            text |= {i for i in known if _number(cells[i]) is None}
+            unknown -= known
+            if not unknown:
+                break
+    layout.codes.update({i: {} for i in text})
+
+
+def _may_be_a_row(rows: list[Row], target: int | None, request: Request) -> bool:
+    """Tell whether nothing but the absence of numbers made line 1 a header."""
+    if request.header != "auto" or (request.target is not None and _whole(request.target) is None):
+        return False
+    if target is None:
+        return True
+    (_, first), (_, second) = rows
+    return target >= len(second) or _number(first[target]) is not None or _number(second[target]) is None
 
 
 def _find_delimiter(path: Path, request: Request) -> str:
@@ -151,6 +216,8 @@ def _is_header(cells: list[str], request: Request) -> bool:
             f"header is {request.header!r}, expected 'auto', True or False; leave it out to be told by line 1"
         )
     if request.target is not None and _whole(request.target) is None:
+        return True
+    if request.categorical and set(request.categorical) <= set(cells):
         return True
     target = _target_column(None, len(cells), request)
     features = [cell for i, cell in enumerate(cells) if i != target and cell]
@@ -200,7 +267,7 @@ def _survey(path: Path, request: Request, layout: Layout) -> tuple[int, np.dtype
 
 def _pieces(path: Path, request: Request, layout: Layout, as_text: bool) -> Iterator[Piece]:
     """Yield the rows in blocks, labels as float64 or as text; raise LabelsAreText where they should be and are not."""
-    n_rows, fast = rows_per_block(layout.n_columns), not as_text
+    n_rows, fast = rows_per_block(layout.n_columns), not (as_text or layout.codes)
     with open_text(path, request) as text:
         lines = lines_of(text)
         before = len(list(islice(lines, layout.n_header_lines)))
@@ -280,7 +347,8 @@ def _expect_cells(line: int, cells: list[str], layout: Layout) -> None:
     if len(cells) != layout.n_columns:
         raise DataError(f"line {line} has {len(cells)} cells, expected {layout.n_columns} as in the first; correct it")
     if "" in cells:
-        empty = [i for i, cell in enumerate(cells) if not cell and (not layout.missing or i == layout.target)]
+        bearing = layout.codes if not layout.missing else set(range(len(cells))) - {layout.target}
+        empty = [i for i, cell in enumerate(cells) if not cell and i not in bearing]
         if empty:
             raise DataError(
                 f"missing value in line {line}, {layout.column(empty[0])}, expected one in each cell; "
@@ -292,12 +360,22 @@ def _feature_values(line: int, cells: list[str], layout: Layout) -> Iterator[flo
     for i, cell in enumerate(cells):
         if i == layout.target:
             continue
+        codes = layout.codes.get(i)
+        if codes is not None:
+            if i not in layout.named and _number(cell) is not None:
+                before = shortened(next(text for text in codes if text))
+                raise DataError(
+                    f"line {line}, {layout.column(i)} holds {shortened(cell)!r}, expected text such as {before!r} in "
+                    f"the rows before; correct one of them{layout.advice}"
+                )
+            yield codes.setdefault(cell, len(codes))
+            continue
         value = _number(cell or "nan")
         if value is None:
             advice = "; pass header=True if it is the header" if line == 1 and not layout.names else ""
             raise DataError(
                 f"line {line}, {layout.column(i)} holds {shortened(cell)!r}, expected a number; "
-                f"encode or drop it{advice}"
+                f"encode or drop it{layout.advice}{advice}"
             )
         yield value
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, cast
 
 from gpumlp.data.limits import Unpacked, data_limit
-from gpumlp.data.table import Array
+from gpumlp.data.table import Array, Texts
 from gpumlp.errors import DataError
 
-# X, y, feature_names, target_name: what a reader finds, in the order of Table's fields
+# X, y, feature_names, target_name: what a reader finds, in the order of Table's fields; and texts, where it finds any
 Parts = tuple[Array, Array | None, tuple[str, ...] | None, str | None]
+PartsWithTexts = tuple[Array, Array | None, tuple[str, ...] | None, str | None, Texts | None]
 
 FEATURES = ("X", "x", "data")  # names of arrays
 TARGETS = ("y", "Y", "target", "labels")
@@ -28,8 +29,9 @@ TARGETS = ("y", "Y", "target", "labels")
 class Request:
     """What the caller of read_table or open_blocks wants from a file.
 
-    missing   values may be missing in the features; they are read as NaN
-    limit     bytes that a packed file may unpack to; None for `data_limit`
+    missing       values may be missing in the features; they are read as NaN
+    limit         bytes that a packed file may unpack to; None for `data_limit`
+    categorical   columns whose values are read as codes of texts, beside those of text; None: text is refused
     """
 
     target: str | int | Path | None = None
@@ -37,6 +39,7 @@ class Request:
     with_target: bool = True
     missing: bool = False
     limit: int | None = None
+    categorical: tuple[str, ...] | None = None
 
 
 @contextmanager
@@ -129,6 +132,20 @@ def name_of_target(found: list[str], request: Request) -> str | None:
     if target not in found:
         raise DataError(f"no array {shortened(target)!r} to be the target; {nearest(target, found)}")
     return target
+
+
+def categorical_columns(names: tuple[str, ...], target: int | None, request: Request) -> set[int]:
+    """Return the numbers of the columns that the request names as categorical; raise DataError for one that is none."""
+    found = set()
+    for name in request.categorical or ():
+        if name not in names:
+            raise DataError(f"no categorical column is named {shortened(name)!r}; {nearest(name, names)}")
+        if names.index(name) == target:
+            raise DataError(
+                f"column {shortened(name)!r} is the target, expected a feature as categorical; leave it out"
+            )
+        found.add(names.index(name))
+    return found
 
 
 def first_of(names: tuple[str, ...], found: list[str]) -> str:

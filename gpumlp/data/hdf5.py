@@ -11,9 +11,9 @@ import numpy as np
 
 from gpumlp.data.blocks import Blocks, Piece, blocks_of_arrays
 from gpumlp.data.files import FEATURES, Request, about, damage_told, first_of, name_of_target, needed
-from gpumlp.data.limits import data_limit
+from gpumlp.data.limits import expect_piece
 from gpumlp.data.table import rows_per_block
-from gpumlp.errors import DataError, readable_bytes
+from gpumlp.errors import DataError
 
 DAMAGED = "a whole HDF5 file", "is it damaged or cut short? write it again"
 
@@ -90,9 +90,4 @@ def _dataset(file: Any, name: str) -> Any:
 def _expect_chunk(dataset: Any, name: str) -> None:
     """Raise DataError for a dataset whose chunks, which are unpacked as a whole, do not fit into memory."""
     n_bytes = int(np.prod(dataset.chunks or (1,), dtype=object)) * dataset.dtype.itemsize
-    limit = data_limit()
-    if n_bytes > limit:
-        raise DataError(
-            f"{name} has chunks of {readable_bytes(n_bytes)}, the limit here is {readable_bytes(limit)}; write it with "
-            "smaller chunks"
-        )
+    expect_piece(n_bytes, f"{name} has chunks", "with smaller chunks")

@@ -56,6 +56,18 @@ def expect_room(n_bytes: int, what: str, way_out: str = WAYS_OUT) -> None:
         )
 
 
+def expect_piece(n_bytes: int, what: str, way_out: str) -> None:
+    """Raise DataError if a piece of a file that is read as a whole is more than `data_limit` allows.
+
+    what   "has ..."
+    """
+    limit = data_limit()
+    if n_bytes > limit:
+        raise DataError(
+            f"{what} of {readable_bytes(n_bytes)}, the limit here is {readable_bytes(limit)}; write it {way_out}"
+        )
+
+
 class Unpacked(io.RawIOBase):
     """The bytes of a compressed file, up to a limit; raises DataError beyond it, so that no small file fills a disk."""
 

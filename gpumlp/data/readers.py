@@ -10,7 +10,7 @@ from typing import Any, Literal
 from gpumlp.data import columns, folder, hdf5, idx, svmlight
 from gpumlp.data.blocks import Blocks, blocks_of
 from gpumlp.data.delimited import open_delimited, read_delimited
-from gpumlp.data.files import Parts, Request, about, expect_file, listed
+from gpumlp.data.files import Parts, PartsWithTexts, Request, about, expect_file, listed
 from gpumlp.data.numpy_files import open_npy, open_npz, read_npy, read_npz
 from gpumlp.data.table import Table, check_finite
 from gpumlp.errors import DataError
@@ -23,21 +23,23 @@ class FileKind:
     endings   how its name may end, in lower case
     open      open(path, request) -> Blocks
     read      read(path, request) -> all of it, where there is a shorter way than to gather the blocks
+    text      whether its columns have names and may hold text
     """
 
     endings: tuple[str, ...]
     open: Callable[[Path, Request], Blocks]
-    read: Callable[[Path, Request], Parts] | None = None
+    read: Callable[[Path, Request], Parts | PartsWithTexts] | None = None
+    text: bool = False
 
 
 KINDS = (
     FileKind((".npz",), open_npz, read_npz),
     FileKind((".npy",), open_npy, read_npy),
-    FileKind((".csv", ".csv.gz", ".tsv", ".tsv.gz"), open_delimited, read_delimited),
+    FileKind((".csv", ".csv.gz", ".tsv", ".tsv.gz"), open_delimited, read_delimited, text=True),
     FileKind(("idx3-ubyte", "idx3-ubyte.gz"), idx.open_images, idx.read_images),
     FileKind(("idx1-ubyte", "idx1-ubyte.gz"), idx.refuse_labels),
-    FileKind((".parquet",), columns.open_parquet),
-    FileKind((".arrow", ".feather"), columns.open_arrow),
+    FileKind((".parquet",), columns.open_parquet, text=True),
+    FileKind((".arrow", ".feather"), columns.open_arrow, text=True),
     FileKind((".h5", ".hdf5"), hdf5.open_hdf5),
     FileKind((".svmlight", ".svmlight.gz", ".libsvm", ".libsvm.gz", ".svm", ".svm.gz"), svmlight.open_svmlight),
 )
@@ -50,6 +52,7 @@ def read_table(
     target: str | int | Path | None = None,
     header: Literal["auto"] | bool = "auto",
     with_target: bool = True,
+    categorical: Iterable[str] | None = None,
 ) -> Table:
     """Read features and target from a file of one of KINDS or a data folder; all values are finite.
 
@@ -58,12 +61,19 @@ def read_table(
                  the images
     header       whether line 1 of a text table holds names; see `read_delimited` for "auto"
     with_target  False: the file holds features alone, save what `target` names
+    categorical  columns whose values are texts, be they numbers or not; those that hold text and no number are, too.
+                 See Table.texts, and OneHot for what to do with them. Without it text is refused
     Raises       DataError for whatever is wrong with the file, in one line that begins with its name, and if it takes
                  more memory than `data_limit` allows; large .npy files and data folders are mapped and take none
     """
-    path, request = Path(path), Request(target, header, with_target)
+    named = None if categorical is None else tuple(categorical)
+    path, request = Path(path), Request(target, header, with_target, categorical=named)
     kind = _kind_of(path)
     with about(path):
+        if named and not kind.text:
+            raise DataError(
+                f"its columns cannot be categorical, but {listed(named)} came; give a text table, Parquet or Arrow file"
+            )
         table = kind.open(path, request).gather() if kind.read is None else Table(*kind.read(path, request))
         check_finite(table)
     return table

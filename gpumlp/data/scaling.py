@@ -1,16 +1,51 @@
-"""Features brought to mean 0 and deviation 1."""
+"""Features brought to a common scale: to mean 0 and deviation 1, or by their ranks to a normal distribution."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpumlp.data.normal_quantile import normal_quantile
 from gpumlp.data.table import Array, row_blocks
-from gpumlp.errors import DataError
+from gpumlp.errors import DataError, unknown_name
+
+Layout = dict[str, tuple[tuple[int, ...], "np.dtype[Any]"]]  # (shape, dtype) of arrays by name
+
+MOST_QUANTILES = 1000
+
+
+class Scaler(Protocol):
+    """A map of each feature by itself, learned from training rows.
+
+    name   what it is called on the command line and in files
+    """
+
+    name: ClassVar[str]
+
+    @classmethod
+    def fit(cls, X: Any, kept: NDArray[np.bool_] | None = None) -> Scaler:
+        """Learn the map from rows; the features where `kept` is True stay as they are."""
+
+    def transform(self, X: Any, dtype: DTypeLike = np.float32) -> Array:
+        """Return the mapped rows as a new array."""
+
+    def header(self) -> dict[str, Any]:
+        """Return what a file says of it beside its arrays, as plain JSON."""
+
+    def arrays(self) -> dict[str, Array]:
+        """Return its arrays by name."""
+
+    @classmethod
+    def layout(cls, header: Mapping[str, Any], n_features: int) -> Layout:
+        """Return which arrays a file must hold; raise DataError if the header does not tell."""
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Array]) -> Scaler:
+        """Return the map that `arrays` are of; raise DataError if their values are of none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,19 +58,22 @@ class Standardiser:
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
 
+    name: ClassVar[str] = "standardise"
+
     @classmethod
-    def fit(cls, X: Any) -> Standardiser:
+    def fit(cls, X: Any, kept: NDArray[np.bool_] | None = None) -> Standardiser:
         """Measure mean and deviation of each feature in float64, in two passes over blocks of rows.
 
         X        (n_samples, n_features) numbers, read
+        kept     (n_features,) where a feature stays as it is, with mean 0 and scale 1; nowhere without it
         Raises   DataError if X has other axes, no rows or no numbers
         """
-        X = _as_rows(X)
-        if len(X) == 0:
-            raise DataError(f"X has shape {X.shape}, expected at least one row; a mean of nothing is unknown")
+        X = _as_some_rows(X)
         mean = _sum_blocks(X, lambda block: block) / len(X)
         deviation = np.sqrt(_sum_blocks(X, lambda block: (block - mean) ** 2) / len(X))
         constant = (X.min(axis=0) == X.max(axis=0)) | (deviation == 0)  # rounding leaves a constant 0.1 a deviation
+        if kept is not None:
+            mean[kept], constant = 0.0, constant | kept
         return cls(mean, np.where(constant, 1.0, deviation))
 
     def transform(self, X: Any, dtype: DTypeLike = np.float32) -> Array:
@@ -44,7 +82,7 @@ class Standardiser:
         X        (n_samples, n_features) numbers, read
         Raises   DataError if X has another number of features
         """
-        X = self._expect(X)
+        X = _as_fitted(X, len(self.mean))
         result = np.empty(X.shape, dtype)
         for rows in row_blocks(X):
             result[rows] = (X[rows] - self.mean) / self.scale
@@ -56,20 +94,141 @@ class Standardiser:
         X        (n_samples, n_features) numbers, read
         Raises   DataError if X has another number of features
         """
-        X = self._expect(X)
+        X = _as_fitted(X, len(self.mean))
         result = np.empty(X.shape)
         for rows in row_blocks(X):
             result[rows] = X[rows] * self.scale + self.mean
         return result
 
-    def _expect(self, values: Any) -> Array:
-        X = _as_rows(values)
-        if X.shape[1] != len(self.mean):
-            raise DataError(
-                f"X has {X.shape[1]} features, expected the {len(self.mean)} that the scaling was fitted on; "
-                "give the same columns in the same order"
-            )
-        return X
+    def header(self) -> dict[str, Any]:
+        """Return the name alone."""
+        return {"kind": self.name}
+
+    def arrays(self) -> dict[str, Array]:
+        """Return mean and scale."""
+        return {"mean": self.mean, "scale": self.scale}
+
+    @classmethod
+    def layout(cls, header: Mapping[str, Any], n_features: int) -> Layout:
+        """Return a mean and a scale for each feature."""
+        return {part: ((n_features,), np.dtype(np.float64)) for part in ("mean", "scale")}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Array]) -> Standardiser:
+        """Return the map with this mean and scale; raise DataError for a scale that divides by nothing."""
+        if not (arrays["scale"] > 0).all():
+            raise DataError("scale holds deviations that are not above 0")
+        return cls(arrays["mean"], arrays["scale"])
+
+
+@dataclass(frozen=True, eq=False)
+class QuantileNormaliser:
+    """The map of each feature, by its rank among the training rows, to a normal distribution.
+
+    Quantile k of K stands for the probability p[k] = (k + 1/2) / K. Between quantiles p is linear in x; a value that
+    several quantiles share, such as 0 in counts, has the mean of their p; beyond the outermost p stays as it is there.
+    The feature becomes the value below which a standard normal variable stays with that probability, so with 1,000
+    quantiles it lies between -3.29 and 3.29, whatever came.
+
+    quantiles   (K, n_features) float64, ascending in each column; K is 1,000, or the number of rows if there are fewer
+    kept        (n_features,) bool: which features stay as they are
+    """
+
+    quantiles: NDArray[np.float64]
+    kept: NDArray[np.bool_]
+
+    name: ClassVar[str] = "quantile"
+
+    @classmethod
+    def fit(cls, X: Any, kept: NDArray[np.bool_] | None = None) -> QuantileNormaliser:
+        """Measure the quantiles of each feature in float64, one feature at a time.
+
+        X        (n_samples, n_features) numbers, read
+        kept     (n_features,) where a feature stays as it is; nowhere without it
+        Raises   DataError if X has other axes, no rows or no numbers
+        """
+        X = _as_some_rows(X)
+        n_features = X.shape[1]
+        kept = np.zeros(n_features, bool) if kept is None else np.array(kept, bool)
+        p = _probabilities(min(len(X), MOST_QUANTILES))
+        quantiles = np.zeros((len(p), n_features))
+        for j in np.flatnonzero(~kept):
+            quantiles[:, j] = np.quantile(X[:, j].astype(np.float64), p, method="hazen")
+        return cls(quantiles, kept)
+
+    def transform(self, X: Any, dtype: DTypeLike = np.float32) -> Array:
+        """Return the normal values as a new array of `dtype`, computed in float64.
+
+        X        (n_samples, n_features) numbers, read
+        Raises   DataError if X has another number of features
+        """
+        X = _as_fitted(X, len(self.kept))
+        p = _probabilities(len(self.quantiles))
+        result = np.empty(X.shape, dtype)
+        for j in range(X.shape[1]):
+            x = X[:, j]
+            result[:, j] = x if self.kept[j] else _normal(x.astype(np.float64), self.quantiles[:, j], p)
+        return result
+
+    def header(self) -> dict[str, Any]:
+        """Return the name and the number of quantiles."""
+        return {"kind": self.name, "quantiles": len(self.quantiles)}
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the quantiles, and which features stay as they are."""
+        return {"quantiles": self.quantiles, "kept": self.kept}
+
+    @classmethod
+    def layout(cls, header: Mapping[str, Any], n_features: int) -> Layout:
+        """Return as many quantiles as the header says; raise DataError for a number that `fit` never takes."""
+        n = header.get("quantiles")
+        if type(n) is not int or not 1 <= n <= MOST_QUANTILES:
+            raise DataError(f"scaling has {n!r} quantiles, expected a whole number from 1 to {MOST_QUANTILES}")
+        return {"quantiles": ((n, n_features), np.dtype(np.float64)), "kept": ((n_features,), np.dtype(np.bool_))}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Array]) -> QuantileNormaliser:
+        """Return the map with these quantiles; raise DataError if they fall."""
+        if (np.diff(arrays["quantiles"], axis=0) < 0).any():
+            raise DataError("quantiles fall, expected ascending ones")
+        return cls(arrays["quantiles"], arrays["kept"])
+
+
+SCALERS: dict[str, type[Scaler]] = {scaler.name: scaler for scaler in (Standardiser, QuantileNormaliser)}
+
+
+def scaler_named(name: str) -> type[Scaler]:
+    """Return the scaling of that name; raise UnknownName with the nearest."""
+    if name not in SCALERS:
+        raise unknown_name("scaling", name, SCALERS)
+    return SCALERS[name]
+
+
+def _probabilities(n: int) -> NDArray[np.float64]:
+    return (np.arange(n) + 0.5) / n
+
+
+def _normal(x: NDArray[np.float64], quantiles: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
+    last = np.interp(x, quantiles, p)  # of equal quantiles it takes the last,
+    first = 1 - np.interp(-x, -quantiles[::-1], p)  # and the other way round the first; p is 1 - p reversed
+    return normal_quantile((first + last) / 2)
+
+
+def _as_some_rows(values: Any) -> Array:
+    X = _as_rows(values)
+    if len(X) == 0:
+        raise DataError(f"X has shape {X.shape}, expected at least one row; the scale of nothing is unknown")
+    return X
+
+
+def _as_fitted(values: Any, n_features: int) -> Array:
+    X = _as_rows(values)
+    if X.shape[1] != n_features:
+        raise DataError(
+            f"X has {X.shape[1]} features, expected the {n_features} that the scaling was fitted on; "
+            "give the same columns in the same order"
+        )
+    return X
 
 
 def _as_rows(values: Any) -> Array:

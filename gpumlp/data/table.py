@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from gpumlp.errors import DataError
 
 Array = NDArray[Any]
+Codes = dict[str, int]  # the texts of a column by their numbers, counted up as they appear
+Texts = tuple[tuple[str, ...] | None, ...]  # of each feature the texts by their codes; None where it holds numbers
 
 BLOCK_VALUES = 1 << 17  # a float64 block of 1 MiB stays in the cache
 
@@ -25,6 +27,8 @@ class Table:
     y              (n_samples,) or (n_samples, n_out) numbers, bool or str, or None; one column becomes (n_samples,)
     feature_names  n_features names, or None
     target_name    the name of y, or None
+    texts          of each feature the texts that its values are the places of, "" for one that is missing, and None for
+                   a feature of numbers; None if all are
     Raises         DataError if a shape, a dtype or a number of rows or names does not fit; values are not looked at
     """
 
@@ -32,6 +36,7 @@ class Table:
     y: Array | None = None
     feature_names: tuple[str, ...] | None = None
     target_name: str | None = None
+    texts: Texts | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "X", _as_features(self.X))
@@ -43,7 +48,14 @@ class Table:
             raise DataError(
                 f"{len(self.feature_names)} feature names came for {n_features} features; give one for each"
             )
+        if self.texts is not None and len(self.texts) != n_features:
+            raise DataError(f"texts of {len(self.texts)} features came for {n_features}; give those of each, or None")
         _expect_distinct(self.feature_names)
+
+
+def texts_by_codes(codes: dict[int, Codes], features: Iterable[int]) -> Texts | None:
+    """Return the texts of `features`, columns by their numbers, if any of them has codes."""
+    return tuple(tuple(codes[i]) if i in codes else None for i in features) if codes else None
 
 
 def expect_as_many(n_rows: int, n_targets: int) -> None:

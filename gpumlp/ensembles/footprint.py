@@ -1,92 +1,68 @@
-"""Footprint: the memory that training a stack takes, as the classes ask for it that its buffers come from."""
+"""Footprint: the memory that training a stack takes, as the plan of a training has it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from gpumlp.backends.protocol import Array, Backend
+from gpumlp.backends.hollow import Ledger, hollow, hollow_backend
+from gpumlp.backends.protocol import Backend
+from gpumlp.ensembles.building import build_trainer
 from gpumlp.ensembles.job import Job
 from gpumlp.ensembles.kinds import DataShape
-from gpumlp.formulas.update_rules import RULES
-from gpumlp.network.evaluation import ROWS_AT_A_TIME
-from gpumlp.network.members import find_runs, stacked_architecture
-from gpumlp.network.parameters import ParameterLayout, Parameters
-from gpumlp.network.workspace import Workspace, build_dropout
-from gpumlp.randomness.seeds import model_keys
+from gpumlp.network.network import Network
+from gpumlp.network.places import Places
+from gpumlp.shapes import HostArray
 from gpumlp.training.active import WORTH_REBUILDING
+from gpumlp.training.data_set import TrainingSet
+from gpumlp.training.memory import by_part, go_through, hollow_set
 
-
-class Ruler:
-    """Stands in for a backend: what it hands out has a shape and a dtype, but takes no memory; it is counted instead.
-
-    bytes   how much all that was handed out would take
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        self.name, self.device, self.dtype = backend.name, backend.device, backend.dtype
-        self.keeps_masks, self.pads_models = backend.keeps_masks, backend.pads_models
-        self.bytes = 0
-
-    def empty(self, shape: Sequence[int], dtype: Any = None, what: str = "an array") -> Array:
-        """Return an array without memory of its own."""
-        kind = np.dtype(self.dtype if dtype is None else dtype)
-        self.bytes += prod(shape) * kind.itemsize
-        return np.broadcast_to(np.zeros((), kind), tuple(shape))
-
-    def asarray(self, x: Any, dtype: Any = None, what: str = "an array") -> Array:
-        """Return `x`: tables are small."""
-        return x
-
-    def fill(self, out: Array, value: float) -> None:
-        """Do nothing."""
+ONCE = ("data set", "kept parameters")  # what the stack that is rebuilt when models have stopped shares with the whole
 
 
 def bytes_of(jobs: Sequence[Job], data: DataShape, backend: Backend) -> int:
     """Return how many bytes training these jobs as one stack takes on the backend.
 
-    Counted are parameters, the rule's state, kept copies, gradients and the buffers of a batch and of an evaluation;
-    most of that once more, for the stack that is rebuilt when models have stopped; row numbers and sample weights; and
-    on a device the data. Not counted is the scratch of kernels and libraries.
+    Beside what is in a MemoryPlan, most of it is counted once more, for the stack that is rebuilt when models have
+    stopped. X and Y count on a device only. Not counted are the scratch of a step on a processor, and what libraries
+    have once for all stacks.
     """
-    ruler: Any = Ruler(backend)
-    p = _parameters(jobs, ruler)
-    for _ in RULES.get(jobs[0].optimizer).state:
-        ruler.empty(p.theta.shape)
-    _step(jobs, data, ruler, p)
-    once_more = (1 - WORTH_REBUILDING) * ruler.bytes if len(jobs) > 1 else 0
+    ledger = Ledger()
+    there = hollow_backend(backend.name, backend.dtype, ledger, scratch=False)
+    with ledger.under("parameters"):
+        net = Network.hollow([job.member for job in jobs], there)
+    with ledger.under("optimiser state"):
+        trainer = build_trainer(net, jobs, data.rows_of(jobs[0]))
+    given = _given(net, jobs, data)
+    held_out = _places([job.validation_rows for job in jobs], data.n_rows)
     n_keepers = 2 if any(job.monitors for job in jobs) else 1  # of the last finite epoch, and of a best one
-    ruler.empty((n_keepers, *p.theta.shape))
-    return int(ruler.bytes + once_more) + _bytes_of_rows(jobs, data, on_device=backend.device != "cpu")
+    go_through(trainer, ledger, given, None if held_out is None else given._replace(places=held_out), n_keepers)
+    parts = by_part(ledger)
+    once_more = sum(n for part, n in parts.items() if part not in ONCE) if len(jobs) > 1 else 0
+    stand_ins = given.X.nbytes + given.targets.Y.nbytes
+    X_and_Y = (data.bytes if backend.device != "cpu" else 0) - stand_ins
+    return sum(parts.values()) + int((1 - WORTH_REBUILDING) * once_more) + X_and_Y
 
 
-def _parameters(jobs: Sequence[Job], ruler: Any) -> Parameters:
-    net = stacked_architecture([job.member for job in jobs])
-    return Parameters(ruler, ParameterLayout(net.sizes, net.normalisation), len(jobs))
+def _given(net: Network, jobs: Sequence[Job], data: DataShape) -> TrainingSet:
+    """Return the rows and weights of a stack's models, of arrays without memory."""
+    given = hollow_set(net, data.n_rows, net.dtype, data.labels and net.sizes[-1] > 1)
+    targets, several = given.targets, len({job.member.architecture.cost.label_smoothing for job in jobs}) > 1
+    if targets.codes is not None and several:
+        targets = replace(targets, codes=hollow((len(jobs), *targets.codes.shape), net.dtype))
+    n_weights = len(jobs) if len({id(job.sample_weight) for job in jobs}) > 1 else 1
+    weights = None if jobs[0].sample_weight is None else hollow((n_weights, data.n_rows), np.float64)
+    return TrainingSet(given.X, targets, weights, _places([job.rows for job in jobs], data.n_rows))
 
 
-def _step(jobs: Sequence[Job], data: DataShape, ruler: Any, p: Parameters) -> None:
-    """Take what a step and an evaluation compute in."""
-    members, first, n_models = [job.member for job in jobs], jobs[0], len(jobs)
-    net, runs = stacked_architecture(members), find_runs(members)
-    runs = runs if len(runs) > 1 else ()
-    Parameters(ruler, p.layout, n_models, "the gradients")
-    batch, own_rows = data.batch_of(first), any(job.rows is not None for job in jobs)
-    n_inputs = n_models if first.shuffle or own_rows else 1
-    n_weights = 1 if first.sample_weight is None else n_models
-    Workspace(ruler, net, p, batch, n_inputs, n_weights, in_place=True, backward=True, runs=runs)
-    keys = model_keys([m.seed for m in members], [m.model_id for m in members])
-    build_dropout(ruler, [m.dropout for m in members], net.sizes, batch, keys, np.zeros(3, np.int64))
-    held_out = [len(job.validation_rows) for job in jobs if job.validation_rows is not None]
-    if held_out:
-        Workspace(ruler, net, p, min(ROWS_AT_A_TIME, max(held_out)), n_models, in_place=True, runs=runs)
-
-
-def _bytes_of_rows(jobs: Sequence[Job], data: DataShape, on_device: bool) -> int:
-    """Return what row numbers and sample weights take, and on a device the data."""
-    different = {id(rows): len(rows) for job in jobs for rows in (job.rows, job.validation_rows) if rows is not None}
-    weights = 0 if jobs[0].sample_weight is None else len(jobs) * data.n_rows
-    return 8 * (sum(different.values()) + weights) + (data.bytes if on_device else 0)
+def _places(rows: Sequence[HostArray | None], n_rows: int) -> Places | None:
+    """Return places for the rows of each model, without memory; None where all have all, or none has any."""
+    if all(of_model is None for of_model in rows):
+        return None
+    lengths = {id(of_model): n_rows if of_model is None else len(of_model) for of_model in rows}
+    numbers = {key: number for number, key in enumerate(lengths)}
+    fold = np.array([numbers[id(of_model)] for of_model in rows])
+    counts = np.array([lengths[id(of_model)] for of_model in rows])
+    return Places(hollow((len(lengths), counts.max()), np.int64), fold, counts)

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpumlp.backends.protocol import Array, Backend, Tally
 from gpumlp.backends.select import BACKENDS, asked_for, get_backend
-from gpumlp.errors import ConfigurationError, ShapeError
+from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.costs import Cost
 from gpumlp.formulas.normalisation import BATCH
@@ -23,10 +23,10 @@ from gpumlp.network.initialisers import Initialiser, draw_layer, get_initialiser
 from gpumlp.network.kinds import bring, in_kind_of
 from gpumlp.network.members import Member, find_runs, stacked_architecture
 from gpumlp.network.parameters import ParameterLayout, Parameters
-from gpumlp.network.targets import Targets, check_inputs, check_targets
+from gpumlp.network.targets import Targets, check_inputs, check_sample_weight, check_targets
 from gpumlp.network.workspace import Workspace
 from gpumlp.randomness.seeds import generator
-from gpumlp.shapes import HostArray, as_numeric, expect, is_on_device
+from gpumlp.shapes import HostArray, expect, is_on_device
 
 
 @dataclass(frozen=True)
@@ -560,19 +560,6 @@ class Network:
             f"<Network {stack}{self.architecture} ({hidden}; {self.architecture.cost.name}) "
             f"{self.dtype.name} on {self.backend.name}>"
         )
-
-
-def check_sample_weight(sample_weight: Any, n_rows: int, n_models: int) -> HostArray:
-    """Return sample weights as (1 or n_models, n_rows) float64; raise ShapeError or ConfigurationError."""
-    weights = as_numeric(sample_weight, "sample_weight").astype(np.float64, order="C", copy=False)
-    found = weights.shape
-    if weights.ndim == 1:
-        weights = weights[None]
-    if weights.shape not in ((1, n_rows), (n_models, n_rows)):
-        raise ShapeError(f"sample_weight has shape {found}, expected ({n_rows},) or ({n_models}, {n_rows})")
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights.sum(axis=1) > 0).all()):
-        raise ConfigurationError("sample_weight must be finite and not negative, and some of each model's above 0")
-    return weights
 
 
 def _alternatives(backend: Backend, name: str | None, device: str | None) -> tuple[str, ...]:

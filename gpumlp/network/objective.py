@@ -13,9 +13,9 @@ from gpumlp.network.backpropagation import backpropagation
 from gpumlp.network.evaluation import build_source
 from gpumlp.network.feedforward import feedforward_to_output
 from gpumlp.network.kinds import bring
-from gpumlp.network.network import Network, check_sample_weight
+from gpumlp.network.network import Network
 from gpumlp.network.parameters import Parameters
-from gpumlp.network.targets import check_inputs, check_targets
+from gpumlp.network.targets import check_inputs, check_sample_weight, check_targets
 from gpumlp.network.workspace import Workspace
 from gpumlp.shapes import HostArray
 

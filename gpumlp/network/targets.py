@@ -1,4 +1,4 @@
-"""Inputs and targets as a network wants them: checked once, where the user's arrays enter."""
+"""Inputs, targets and sample weights as a network wants them: checked once, where the user's arrays enter."""
 
 from __future__ import annotations
 
@@ -149,3 +149,16 @@ def smooth(Y: HostArray, cost: Cost) -> HostArray:
     """Return targets of which the cost's share of smoothing is spread over all classes."""
     s = cost.label_smoothing
     return (1 - s) * Y + s / Y.shape[1] if s else Y
+
+
+def check_sample_weight(sample_weight: Any, n_rows: int, n_models: int) -> HostArray:
+    """Return sample weights as (1 or n_models, n_rows) float64; raise ShapeError or ConfigurationError."""
+    weights = as_numeric(sample_weight, "sample_weight").astype(np.float64, order="C", copy=False)
+    found = weights.shape
+    if weights.ndim == 1:
+        weights = weights[None]
+    if weights.shape not in ((1, n_rows), (n_models, n_rows)):
+        raise ShapeError(f"sample_weight has shape {found}, expected ({n_rows},) or ({n_models}, {n_rows})")
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights.sum(axis=1) > 0).all()):
+        raise ConfigurationError("sample_weight must be finite and not negative, and some of each model's above 0")
+    return weights

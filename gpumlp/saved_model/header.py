@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpumlp.data import Standardiser
 from gpumlp.errors import ModelFileError
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
 from gpumlp.formulas.costs import COSTS, Cost
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from gpumlp.saved_model.model import SavedModel
 
 FORMAT = "gpumlp model"
-VERSION = 1
+VERSION = 2  # 2 says more of how rows become features: a scaling by quantiles, categorical columns
 MAX_HEADER = 16 * 2**20  # bytes; a header with a million feature names stays below
 
 
@@ -27,9 +28,10 @@ def header_of(model: SavedModel) -> dict[str, Any]:
     """Return what a file says of a model beside its arrays; raise ModelFileError if names would mislead."""
     net = model.network
     check_names(net)
+    preparation = _preparation(model)
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if preparation else 1,  # so that earlier versions of gpumlp read what they can
         "written_by": own_version(),
         "sizes": list(net.sizes),
         "activations": [a.name for a in net.architecture.activations],
@@ -46,7 +48,18 @@ def header_of(model: SavedModel) -> dict[str, Any]:
         "target_name": model.target_name,
         "scaled": model.scaler is not None,
         "target_scaled": model.target_scaler is not None,
+        **preparation,
     }
+
+
+def _preparation(model: SavedModel) -> dict[str, Any]:
+    """Return what version 1 cannot say of how rows become features."""
+    found: dict[str, Any] = {}
+    if model.scaler is not None and not isinstance(model.scaler, Standardiser):
+        found["scaling"] = model.scaler.header()
+    if model.columns is not None:
+        found["columns"] = model.columns.header()
+    return found
 
 
 def arrays_of(model: SavedModel) -> dict[str, HostArray]:
@@ -58,7 +71,7 @@ def arrays_of(model: SavedModel) -> dict[str, HostArray]:
         arrays |= {f"{name}{l}": array for name, array in of_layer.items()}
     for name, scaler in (("x", model.scaler), ("y", model.target_scaler)):
         if scaler is not None:
-            arrays[f"{name}_mean"], arrays[f"{name}_scale"] = scaler.mean, scaler.scale
+            arrays |= {f"{name}_{part}": array for part, array in scaler.arrays().items()}
     return arrays
 
 

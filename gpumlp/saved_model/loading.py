@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from gpumlp.data import Standardiser
+from gpumlp.data import OneHot, Scaler, Standardiser, scaler_named
 from gpumlp.data.files import listed, one_line, shortened
 from gpumlp.data.limits import LARGER, expect_room
 from gpumlp.errors import ConfigurationError, DataError, GpumlpError, ModelFileError, readable_bytes
@@ -68,11 +70,9 @@ def restore(file: TensorFile, backend: str | None, device: str | None) -> SavedM
     arrays = _read_arrays(file, header, network)
     for l in range(network.architecture.n_layers):
         network.set_weights(l, arrays[f"W{l}"], arrays[f"b{l}"])
-    try:
+    with damage_told(file.path):
         for l, of_layer in enumerate(network.normalising):
             network.set_normalisation(l, **{name: arrays[f"{name}{l}"] for name in of_layer})
-    except ConfigurationError as error:
-        raise ModelFileError(f"{file.path}: {error}; it is damaged, save the model again") from error
     return _furnish(file, header, network, arrays)
 
 
@@ -142,10 +142,9 @@ def _read_arrays(file: TensorFile, header: dict[str, Any], net: Network) -> dict
         expected[f"W{l}"], expected[f"b{l}"] = (W.shape, net.dtype), (b.shape, net.dtype)
     for l, of_layer in enumerate(net.normalising):
         expected |= {f"{name}{l}": (array.shape, net.dtype) for name, array in of_layer.items()}
-    for name, key, length in (("x", "scaled", net.sizes[0]), ("y", "target_scaled", net.sizes[-1])):
-        if header.get(key):
-            for part in ("mean", "scale"):
-                expected[f"{name}_{part}"] = ((length,), np.dtype(np.float64))
+    for name, (kind, of_scaling, length) in _scalings(file, header, net).items():
+        with damage_told(file.path):
+            expected |= {f"{name}_{part}": what for part, what in kind.layout(of_scaling, length).items()}
     found = file.names()
     if found != set(expected):
         missing, surplus = sorted(set(expected) - found), sorted(found - set(expected))
@@ -186,21 +185,48 @@ def _furnish(file: TensorFile, header: dict[str, Any], net: Network, arrays: dic
     target_name = header.get("target_name")
     if not isinstance(target_name, str | None):
         raise ModelFileError(f"{path}: target_name is {target_name!r}, expected a text; it is damaged")
+    scalers: dict[str, Any] = {}
+    for name, (kind, of_scaling, length) in _scalings(file, header, net).items():
+        with damage_told(path, f"{name}_"):
+            scalers[name] = kind.restored({part: arrays[f"{name}_{part}"] for part in kind.layout(of_scaling, length)})
+    columns = None
+    if "columns" in header:
+        with damage_told(path):
+            columns = OneHot.restored(header["columns"])
+        if names is None or list(columns.feature_names) != names:
+            raise ModelFileError(f"{path}: feature_names are not those of its columns; it is damaged, save it again")
     return SavedModel(
         net,
         task,
         None if classes is None else np.array(classes),
         None if names is None else tuple(str(n) for n in names),
         target_name,
-        _scaler(file, arrays, "x"),
-        _scaler(file, arrays, "y"),
+        scalers.get("x"),
+        scalers.get("y"),
+        columns,
     )
 
 
-def _scaler(file: TensorFile, arrays: dict[str, HostArray], name: str) -> Standardiser | None:
-    if f"{name}_mean" not in arrays:
-        return None
-    mean, scale = arrays[f"{name}_mean"], arrays[f"{name}_scale"]
-    if not (scale > 0).all():
-        raise ModelFileError(f"{file.path}: {name}_scale holds deviations that are not above 0; it is damaged")
-    return Standardiser(mean, scale)
+def _scalings(
+    file: TensorFile, header: dict[str, Any], net: Network
+) -> dict[str, tuple[type[Scaler], dict[str, Any], int]]:
+    """Return kind, header and number of features of the scalings that a file has, by the first letter of its arrays."""
+    found: dict[str, tuple[type[Scaler], dict[str, Any], int]] = {}
+    if header.get("scaled"):
+        of_x = header.get("scaling", {"kind": Standardiser.name})  # which files of version 1 do not have
+        with damage_told(file.path):
+            if not isinstance(of_x, dict):
+                raise DataError(f"scaling is {shortened(repr(of_x))}, expected its kind and more")
+            found["x"] = scaler_named(str(of_x.get("kind"))), of_x, net.sizes[0]
+    if header.get("target_scaled"):
+        found["y"] = Standardiser, {}, net.sizes[-1]
+    return found
+
+
+@contextmanager
+def damage_told(path: Path, what: str = "") -> Iterator[None]:
+    """Turn what does not fit into a ModelFileError that begins with the file's name, and with that of `what` in it."""
+    try:
+        yield
+    except (ConfigurationError, DataError) as error:
+        raise ModelFileError(f"{path}: {what}{error}; it is damaged, save the model again") from error

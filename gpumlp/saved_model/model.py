@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data import Standardiser
+from gpumlp.data import OneHot, Scaler, Standardiser, Table
 from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.registry import UNIT
 from gpumlp.network.network import Network
@@ -28,6 +28,9 @@ class SavedModel:
     target_name      name of the target, or None
     scaler           what X was scaled with, or None
     target_scaler    what the targets of a regression were scaled with, or None
+    columns          how the columns of a table become features, where some are categorical, or None
+
+    Raw rows are features as numbers, (n_samples, n_features), or a Table of the columns that there were in training.
     """
 
     network: Network
@@ -35,11 +38,19 @@ class SavedModel:
     classes: HostArray | None = None
     feature_names: tuple[str, ...] | None = None
     target_name: str | None = None
-    scaler: Standardiser | None = None
+    scaler: Scaler | None = None
     target_scaler: Standardiser | None = None
+    columns: OneHot | None = None
+
+    def features(self, X: Any) -> Any:
+        """Return the features, before they are scaled, of a Table, and anything else as it is."""
+        if not isinstance(X, Table):
+            return X
+        return X.X if self.columns is None else self.columns.transform(X).X
 
     def outputs(self, X: Any) -> HostArray:
         """Return the output activations for raw rows, (n_models, n_samples, out)."""
+        X = self.features(X)
         found: HostArray = self.network.predict(
             X if self.scaler is None else self.scaler.transform(X, self.network.dtype)
         )

@@ -39,8 +39,8 @@ class Active:
         stopped = skip[self.models]
         return bool(stopped.mean() >= WORTH_REBUILDING and not stopped.all())
 
-    def begin_epoch(self, factors: HostArray) -> None:
-        """Let the coming epoch have the numbers that the whole stack has now.
+    def begin_turn(self, factors: HostArray) -> None:
+        """Let the coming steps have the numbers that the whole stack has now.
 
         factors   (n_steps, 1 or n_models), of the learning rate
         """

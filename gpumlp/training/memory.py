@@ -18,7 +18,10 @@ from gpumlp.network.members import Member
 from gpumlp.network.network import Network
 from gpumlp.network.targets import Targets
 from gpumlp.training.active import Active
-from gpumlp.training.trainer import Steps, Trainer, TrainingSet, WeightCopy
+from gpumlp.training.data_set import TrainingSet
+from gpumlp.training.steps import Steps
+from gpumlp.training.trainer import Trainer
+from gpumlp.training.weight_copy import WeightCopy
 
 # what is in a part, by how the uses of its arrays begin
 PARTS = {
@@ -115,24 +118,30 @@ def plan_memory(
     if n_rows is None:
         n_rows = 1 if batch_size == "full" else int(batch_size)
     data_dtype = there.dtype if data_dtype is None else data_dtype
+    data = hollow_set(net, n_rows, data_dtype, labels)
+    held_out = hollow_set(net, n_validation, data_dtype, labels) if n_validation else None
+    go_through(trainer, ledger, data, held_out, kept)
+    if name == "cuda":
+        ledger.add("cuBLAS", cublas_bytes())
+    return MemoryPlan(name, by_part(ledger))
+
+
+def go_through(trainer: Trainer, ledger: Ledger, data: TrainingSet, held_out: TrainingSet | None, kept: int) -> None:
+    """Have a trainer on a hollow backend write down what a fit with these data takes beside network and trainer."""
+    net, there = trainer.net, trainer.net.backend
     with ledger.under("data set"):
-        data = _data_set(net, n_rows, data_dtype, labels)
-        source = data.source(trainer, batch_size)
+        source = data.source(trainer, trainer.batch_size)
     steps = Steps(trainer, source, data.targets, trainer.clock, trainer.numbers)
     steps.begin_epoch()
     steps.step()
-    if n_validation:
+    if held_out is not None:
+        X, targets, _, places = held_out
         with ledger.under("evaluation"):
-            held_out = _data_set(net, n_validation, data_dtype, labels)
-            p = net.parameters
-            Evaluation(there, net.architecture, p, held_out.X, held_out.targets, runs=net.runs).step()
+            Evaluation(there, net.architecture, net.parameters, X, targets, places=places, runs=net.runs).step()
     with ledger.under("kept parameters"):
         active = Active(trainer)
         for _ in range(kept):
             WeightCopy(net, lambda: active)
-    if name == "cuda":
-        ledger.add("cuBLAS", cublas_bytes())
-    return MemoryPlan(name, _by_part(ledger))
 
 
 def _member(model: Architecture | Member, place: int) -> Member:
@@ -142,7 +151,7 @@ def _member(model: Architecture | Member, place: int) -> Member:
     return Member(model, (0.0,) * (model.n_layers - 1), model_id=place)
 
 
-def _data_set(net: Network, n_rows: int, dtype: Any, labels: bool) -> TrainingSet:
+def hollow_set(net: Network, n_rows: int, dtype: Any, labels: bool) -> TrainingSet:
     """Return a set of this size without memory."""
     n_in, n_out = net.sizes[0], net.sizes[-1]
     X = hollow((n_rows, n_in), dtype)
@@ -152,7 +161,7 @@ def _data_set(net: Network, n_rows: int, dtype: Any, labels: bool) -> TrainingSe
     return TrainingSet(X, Targets(hollow((n_rows,), np.int64), codes, True, 0.5 if n_out == 1 else None), None)
 
 
-def _by_part(ledger: Ledger) -> dict[str, int]:
+def by_part(ledger: Ledger) -> dict[str, int]:
     """Return bytes by part, in order."""
     found = dict.fromkeys(ORDER, 0)
     for what, n_bytes in ledger.bytes.items():

@@ -14,7 +14,7 @@ from gpumlp.training.differences import expect_same
 from gpumlp.training.identity import data_identity, network_identity, trainer_identity
 
 if TYPE_CHECKING:
-    from gpumlp.training.trainer import _Run
+    from gpumlp.training.run import TrainingRun
 
 log = logging.getLogger("gpumlp")
 
@@ -39,7 +39,7 @@ class Saving:
     found   the one to go on from; None: from the beginning
     """
 
-    def __init__(self, run: _Run, checkpoints: Checkpoints, resume: bool) -> None:
+    def __init__(self, run: TrainingRun, checkpoints: Checkpoints, resume: bool) -> None:
         self.run, self.checkpoints = run, checkpoints
         self.found = checkpoints.open(resume)
 
@@ -132,7 +132,7 @@ class Saving:
     def step_ended(self, step: int) -> None:
         """Write within an epoch if that is due; end the run if that is wanted."""
         checkpoints, run = self.checkpoints, self.run
-        if step == run.source.n_steps:
+        if step == run.feed.n_steps:
             return  # `epoch_ended` follows
         of_all = self._epoch_began + step
         if checkpoints.stopping or checkpoints.are_due(of_all, run.epoch):

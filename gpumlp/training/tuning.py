@@ -23,7 +23,9 @@ from gpumlp.network.network import Network
 from gpumlp.network.targets import check_inputs
 from gpumlp.shapes import expect, is_on_device
 from gpumlp.training.choice import Choice, choose
-from gpumlp.training.trainer import Steps, Trainer, TrainingSet, check_training_set
+from gpumlp.training.data_set import TrainingSet, check_training_set
+from gpumlp.training.steps import Steps
+from gpumlp.training.trainer import Trainer
 from gpumlp.training.trials import Trial, measure
 
 log = logging.getLogger("gpumlp")

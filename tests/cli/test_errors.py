@@ -7,7 +7,8 @@ from gpumlp.cli import app
 
 FILES = {
     "ragged.csv": "a,b,y\n1,2,0\n3,4\n",
-    "text.csv": "a,b,y\n1,x,0\n3,4,1\n",
+    "text.csv": "a,b,y\n1,2,0\n3,x,1\n",
+    "slip.csv": "a,b,y\n1,x,0\n3,4,1\n",
     "nan.csv": "1,nan,0\n3,4,1\n",
     "one.csv": "1,2,a\n3,4,a\n",
     "no_model.npz": "?",
@@ -27,7 +28,8 @@ WRONG = [
     ("no such file", ["train", "raged.csv"], "no such file: raged.csv; did you mean 'ragged.csv'?"),
     ("unknown kind of file", ["train", "no_table.txt"], "unknown kind of file"),
     ("ragged rows", ["train", "ragged.csv"], "line 3 has 2 cells, expected 3"),
-    ("text in a feature", ["train", "text.csv"], "line 2, column 'b' holds 'x'"),
+    ("text in a feature", ["train", "text.csv"], "line 3, column 'b' holds 'x', expected a number"),
+    ("a number among text", ["train", "slip.csv"], "line 3, column 'b' holds '4', expected text such as 'x'"),
     ("nan in a feature", ["train", "nan.csv"], "not finite"),
     ("one class", ["train", "one.csv"], "the target holds one class, a"),
     ("no such target", ["train", "ragged.csv", "--target", "z"], "no column is named 'z'"),

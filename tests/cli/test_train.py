@@ -6,7 +6,7 @@ import pytest
 
 import gpumlp as package
 from gpumlp.cli.problem import pose, split
-from gpumlp.data import load_table
+from gpumlp.data import QuantileNormaliser, load_table
 
 QUICK = ("--quiet", "--epochs", 3)
 
@@ -67,6 +67,19 @@ def test_the_saved_scalings_know_the_training_rows_alone(gpumlp, tmp_path):
     assert np.allclose(model.target_scaler.mean, table.y[rows].mean())
 
 
+def test_a_scaling_by_quantiles_knows_the_training_rows_alone_and_is_saved(gpumlp, tmp_path):
+    ended = gpumlp("train", "diabetes", *QUICK[1:], "--scale", "quantile", "--seed", 5, "--save", tmp_path / "m")
+    assert "scaling   features (quantile) and target (standardise), measured on the training rows" in ended.err
+    table, model = load_table("diabetes"), package.load(tmp_path / "m.npz")
+    rows = split(pose(table, None), None, choosing=False, seed=5).train
+    fitted = QuantileNormaliser.fit(table.X[rows])
+    assert np.array_equal(model.scaler.quantiles, fitted.quantiles)
+    predicted = gpumlp("predict", tmp_path / "m.npz", "diabetes").out.split()[1:]
+    X = fitted.transform(table.X, "float32")
+    expected = model.target_scaler.inverse(model.network.predict(X)[0])[:, 0]
+    assert np.allclose(np.array(predicted, float), expected, rtol=1e-6)
+
+
 def test_xor_is_learned_from_all_its_rows_with_two_outputs(gpumlp):
     result = result_of(gpumlp("train", "xor", "--lr", 0.05, "--hidden", 8, "--json", "--quiet"))
     assert (result["part"], result["rows"], result["accuracy"]) == ("training", 4, 1.0)
@@ -98,7 +111,8 @@ ALIASES = [
     ("--l2", 0.3, ("--alpha", 0.3)),
     ("--batch-size", 10, ("--batchsize", 10), ("-b", 10)),
     ("--device", "cpu", ("-d", "cpu")),
-    ("--standardise", "--quiet", ("--standardize", "--quiet")),
+    ("--standardise", "--quiet", ("--standardize", "--quiet"), ("--scale", "standardise"), ("--scale", "standardize")),
+    ("--scale", "quantile", ("--scale", "Quantile")),
 ]
 
 

@@ -1,9 +1,11 @@
 """Models that are exchanged: each kind of output, with and without scalers, of one network or of several."""
 
+import dataclasses
+
 import numpy as np
 
 import gpumlp
-from gpumlp.data import Standardiser
+from gpumlp.data import QuantileNormaliser, Standardiser
 from gpumlp.formulas.activations import ACTIVATIONS
 from gpumlp.formulas.output_delta import fits
 
@@ -65,3 +67,9 @@ def allowance(model, found):
     """Return how far a prediction may lie away: NEAR, times the units of the target."""
     units = 1.0 if model.target_scaler is None else float(np.abs(found).max())
     return NEAR[model.network.dtype.name] * max(units, 1.0)
+
+
+def by_quantiles(model):
+    """Return the model with features that become normal by their ranks, all but the second."""
+    kept = np.array([False, True, False])
+    return dataclasses.replace(model, scaler=QuantileNormaliser.fit(X, kept))

@@ -4,7 +4,19 @@ import sys
 
 import numpy as np
 import pytest
-from exchanged_models import DTYPES, HIDDEN, OUTPUTS, SCALER, X, allowance, classifier, network, regression, rows
+from exchanged_models import (
+    DTYPES,
+    HIDDEN,
+    OUTPUTS,
+    SCALER,
+    X,
+    allowance,
+    by_quantiles,
+    classifier,
+    network,
+    regression,
+    rows,
+)
 
 import gpumlp
 from gpumlp.convert import to_onnx
@@ -231,3 +243,8 @@ def test_what_is_larger_than_a_file_can_be_is_refused(monkeypatch, tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(ModelFileError, match="cannot write"):
         to_onnx(classifier(), tmp_path / "no" / "m.onnx")
+
+
+def test_a_scaling_by_quantiles_has_no_place_in_a_file(tmp_path):
+    with pytest.raises(ConfigurationError, match="no place for features scaled by quantile; train with --scale stand"):
+        to_onnx(by_quantiles(classifier()), tmp_path / "m.onnx")

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from exchanged_models import DTYPES, HIDDEN, OUTPUTS, classifier, network, regression, rows
+from exchanged_models import DTYPES, HIDDEN, OUTPUTS, by_quantiles, classifier, network, regression, rows
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +19,7 @@ MODELS = {
     "a classification": classifier(),
     "a stack": classifier(2, n_models=3),
     "one sigmoid": classifier(2, "sigmoid", scaled=False, dtype="float64"),
+    "a scaling by quantiles": by_quantiles(classifier()),
     "a regression": regression(n_models=2, dropout=0.25),
     "float64": regression(1, dtype="float64", activation=["elu(alpha=0.5)", "leaky_relu(slope=0.3)"]),
 }

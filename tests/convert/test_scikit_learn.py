@@ -4,7 +4,7 @@ import pickle
 import joblib
 import numpy as np
 import pytest
-from exchanged_models import DTYPES, allowance, classifier, network, regression, rows
+from exchanged_models import DTYPES, allowance, by_quantiles, classifier, network, regression, rows
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -221,3 +221,8 @@ def test_other_objects_of_scikit_learn_are_refused():
         several = MLPClassifier((3,), max_iter=1).fit(X, (X > 0).astype(int))
     with pytest.raises(ConfigurationError, match="several labels to a row"):
         from_sklearn(several)
+
+
+def test_a_scaling_by_quantiles_cannot_become_part_of_the_weights():
+    with pytest.raises(ConfigurationError, match="no place for features scaled by quantile"):
+        to_sklearn(by_quantiles(classifier()))

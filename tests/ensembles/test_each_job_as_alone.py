@@ -35,7 +35,7 @@ KINDS = {
 def test_64_jobs_that_differ_in_all_they_may_are_bit_for_bit_as_alone(kind):
     X, Y = data()
     jobs = mixed_jobs(64, len(X), **kind)
-    stacks = plan(jobs, X, Y, backend="numpy").stacks
+    stacks = plan([with_monitors(one) for one in jobs], X, Y, backend="numpy").stacks
     assert len(stacks) < 16
     outcomes = train([with_monitors(one) for one in jobs], X, Y, dtype="float64", backend="numpy")
     for one, outcome in zip(jobs, outcomes, strict=True):

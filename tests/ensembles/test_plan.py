@@ -47,7 +47,6 @@ DIFFERENT = {
     "reduction": {"reduction": "sum"},
     "penalty": {"penalty": "batch"},
     "biases": {"train_biases": False},
-    "momentum of biases": {"momentum_on_biases": False},
     "validation": {"validation_rows": ROWS[:5]},
     "sample weights": {"sample_weight": np.ones(61)},
     "no epochs": {"epochs": 0},
@@ -80,6 +79,10 @@ ALIKE = {
 @pytest.mark.parametrize("options", ALIKE.values(), ids=ALIKE)
 def test_jobs_of_one_kind_become_one_stack(options):
     assert stacks([job(), job(**options)]) == [{0, 1}]
+
+
+def test_jobs_without_momentum_on_biases_become_a_stack_of_their_own():
+    assert stacks([job(optimizer="momentum", momentum_on_biases=on) for on in (True, False)]) == [{0}, {1}]
 
 
 def test_a_rule_of_ones_own_with_the_name_of_another_is_another_kind():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from gpumlp.backends import numpy_backend as programs
+from gpumlp.backends import numpy_programs as programs
 from gpumlp.formulas import vocabulary as v
 from gpumlp.formulas.activations import prime_recording, reads_z
 from gpumlp.formulas.output_delta import is_matched, output_delta

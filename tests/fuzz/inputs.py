@@ -5,6 +5,7 @@ import io
 import struct
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import gpumlp
 from gpumlp.convert import load_safetensors, save_safetensors
-from gpumlp.data import Standardiser, open_blocks, read_table
+from gpumlp.data import OneHot, QuantileNormaliser, Standardiser, open_blocks, read_table
 from gpumlp.errors import GpumlpError
 from gpumlp.saved_model import SavedModel
 
@@ -38,6 +39,12 @@ def _model():
     net = gpumlp.Network((3, 5, 4), seed=2, normalisation="batch", backend="numpy")
     classes = np.array(["ash", "birch", "elm", "oak"])
     return SavedModel(net, "classification", classes, ("a", "b", "c"), "tree", Standardiser.fit(X))
+
+
+def _model_of_columns():
+    columns = OneHot(("a", "b"), (None, ("", "u")))
+    scaler = QuantileNormaliser.fit(X, columns.is_category)
+    return replace(_model(), scaler=scaler, columns=columns, feature_names=columns.feature_names)
 
 
 def _columnar():
@@ -80,6 +87,7 @@ def whole_files():
             "images-idx3-ubyte.gz": gzip.compress(IDX),
             "t.svm": b"1 1:2 3:4 # c\n-1 2:5\n0 qid:3 1:1e3\n",
             "m.npz": _written("m.npz", model.save),
+            "columns.npz": _written("columns.npz", _model_of_columns().save),
             "m.safetensors": _written("m.safetensors", lambda path: save_safetensors(model, path)),
             "manifest.json": _manifest(),
         }
@@ -183,8 +191,12 @@ def _predicted(model):
         return model.predict(X)
 
 
+def _encoded(table):
+    return OneHot.fit(table, np.arange(len(table.X))).transform(table)
+
+
 def _ways(path):
-    if path.name == "m.npz":
+    if path.name in ("m.npz", "columns.npz"):
         return (lambda: _predicted(gpumlp.load(path, "numpy")),)
     if path.name == "m.safetensors":
         return (lambda: _predicted(load_safetensors(path, "numpy")),)
@@ -192,6 +204,8 @@ def _ways(path):
     return (
         lambda: read_table(path),
         lambda: read_table(path, with_target=False),
+        lambda: _encoded(read_table(path, with_target=False, categorical=())),
+        lambda: _encoded(read_table(path, categorical=("a",))),
         lambda: [None for _ in open_blocks(path, missing=True)],
         lambda: open_blocks(path, with_target=False).read(1, 3),
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.backends.hollow import Ledger, hollow_backend
 from gpumlp.backends.select import why_unavailable
 from gpumlp.cli import main
 from gpumlp.errors import ConfigurationError, UnknownName
@@ -131,6 +132,15 @@ def test_a_mixed_stack_has_room_for_its_largest_member():
     parts = gpumlp.plan_memory(members, 10).parts
     assert parts["parameters"] == net.parameters.theta.nbytes
     assert parts == gpumlp.plan_memory(net, 10).parts
+
+
+@pytest.mark.parametrize("name", ["numpy", "cuda"])
+def test_an_array_that_is_there_already_takes_nothing_more(name):
+    ledger = Ledger()
+    there = hollow_backend(name, "float32", ledger)
+    x = there.asarray(np.ones((30, 4), np.float32))
+    assert there.asarray(x) is x
+    assert sum(ledger.bytes.values()) == {"numpy": 480, "cuda": 512}[name]
 
 
 def test_what_cannot_be_planned_is_named():

@@ -6,7 +6,7 @@ from comparing import set_theta, theta
 
 import gpumlp
 from gpumlp.training.active import Active
-from gpumlp.training.trainer import WeightCopy
+from gpumlp.training.weight_copy import WeightCopy
 
 PATTERNS = ["0000000", "1111111", "0110001", "1010101", "1000000", "0000001"]
 

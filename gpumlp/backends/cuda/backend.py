@@ -6,7 +6,7 @@ captured as one graph; whatever differs from step to step stands in device table
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from importlib import import_module
@@ -20,6 +20,7 @@ from gpumlp.backends.cuda.device import Device, open_device
 from gpumlp.backends.cuda.gemm import Gemm
 from gpumlp.backends.cuda.graph import CapturedStep
 from gpumlp.backends.cuda.modules import Modules
+from gpumlp.backends.cuda.ring import CudaRing
 from gpumlp.backends.cuda.sources import C_TYPES, CHUNKS_OF_GROUP, HIT_KINDS, Source
 from gpumlp.backends.protocol import (
     Array,
@@ -78,6 +79,11 @@ class CudaBackend:
         """Return a new array of any content."""
         with self._device.session():
             return self._arena.empty(shape, self.dtype if dtype is None else dtype, what)
+
+    def ring(self, shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, Any]) -> CudaRing:
+        """Return room for two pools."""
+        with self._device.session():
+            return CudaRing(self._device, self._arena, shapes, dtypes)
 
     def free_bytes(self) -> int | None:
         """Return how much of the device's memory is free for new arrays."""

@@ -181,7 +181,8 @@ def test_steps_that_are_launched_together_are_one_graph_with_the_same_bits(toget
     last_epoch = difference(seen[-1 - launches - rest], seen[-1])
     assert last_epoch["graphs"] == {"launches": launches + rest}
     assert last_epoch["graph_nodes"] == {name: 5 * n for name, n in expected(3, clip=True).items()}
-    assert set(last_epoch) == {"graphs", "graph_nodes"}
+    assert set(last_epoch) == {"graphs", "graph_nodes", "memset_bytes"}
+    assert sum(last_epoch["memset_bytes"].values()) == 8  # of the position, where the epoch begins
     largest = max((nodes_of(step.graph) for step in noted), key=Counter.total)
     times = together if launches else 1
     assert largest == {name: times * n for name, n in expected(3, clip=True).items()}

@@ -1,0 +1,83 @@
+"""`gpumlp train` on features that are larger than --memory."""
+
+import json
+
+import numpy as np
+import pytest
+
+import gpumlp as package
+from gpumlp import Pool
+from gpumlp.cli.problem import Parts, pose
+from gpumlp.cli.streaming import few_enough, standardiser
+from gpumlp.data import Standardiser, load_table
+
+QUICK = ("--epochs", 3, "--backend", "numpy")
+
+
+@pytest.fixture
+def folder(gpumlp, tmp_path):
+    """A data folder of two kinds of rows, 32 kB of features."""
+    rng = np.random.default_rng(0)
+    y = np.array(["low", "high"])[rng.integers(0, 2, 1000)]
+    X = rng.standard_normal((1000, 8)).astype(np.float32) + 2 * (y == "high")[:, None].astype(np.float32)
+    np.savez(tmp_path / "rows.npz", X=X, y=y)
+    place = tmp_path / "rows.d"
+    assert gpumlp("convert", tmp_path / "rows.npz", place).status == 0
+    return place
+
+
+@pytest.mark.parametrize("options", [(), ("--standardise",), ("--early-stopping", 2), ("--val-fraction", 0)], ids=str)
+def test_what_is_larger_than_the_memory_is_streamed_and_learned_as_well(options, gpumlp, folder):
+    ended = gpumlp("train", folder, *QUICK, "--memory", "16kB", "--json", *options)
+    assert ended.status == 0, ended.err
+    assert ended.err.count("streamed from their file") == 1
+    streamed, whole = (json.loads(e.out) for e in (ended, gpumlp("train", folder, *QUICK, "--json", *options)))
+    assert streamed["accuracy"] > 0.9
+    assert abs(streamed["accuracy"] - whole["accuracy"]) < 0.05
+    assert {k: streamed[k] for k in ("part", "rows")} == {k: whole[k] for k in ("part", "rows")}
+
+
+def test_a_report_of_streamed_rows_can_be_written(gpumlp, folder, tmp_path):
+    ended = gpumlp("train", folder, *QUICK, "--memory", "16kB", "--report", tmp_path / "page.html")
+    assert ended.status == 0, ended.err
+    assert "</html>" in (tmp_path / "page.html").read_text()
+
+
+def test_what_fits_is_trained_on_in_memory(gpumlp, folder):
+    told = gpumlp("train", folder, *QUICK, "--memory", "33kB").err
+    assert "streamed" not in told
+    assert "streamed" not in gpumlp("train", folder, *QUICK).err
+
+
+def test_a_regression_is_streamed_in_its_own_scale(gpumlp, tmp_path):
+    saved = tmp_path / "model.npz"
+    options = ("--epochs", 60, "-b", 16, "--memory", "9kB", "--json", "--quiet", "--save", saved)
+    ended = gpumlp("train", "diabetes", *options)
+    assert ended.status == 0, ended.err
+    assert 0.3 < json.loads(ended.out)["r2"] < 0.8
+    assert package.load(saved).target_scaler is not None
+
+
+def test_a_batch_that_needs_all_rows_is_refused(gpumlp, folder):
+    ended = gpumlp("train", folder, "--memory", "16kB", "--batch-size", "tune")
+    assert ended.status != 0
+    assert "--batch-size tune needs all rows in memory" in ended.err
+    ended = gpumlp("train", folder, "--memory", "4kB", "--batch-size", 40)
+    assert "room for 31 rows, but a batch has 40" in ended.err
+    assert "--memory is 'much'" in gpumlp("train", folder, "--memory", "much").err
+
+
+def test_a_scaling_measured_in_pieces_is_that_of_all(monkeypatch):
+    monkeypatch.setattr("gpumlp.cli.streaming.ROWS_AT_A_TIME", 7)
+    problem = pose(load_table("digits"), None)
+    rows = np.arange(1000)
+    found, wanted = standardiser(problem, rows), Standardiser.fit(problem.table.X[rows])
+    np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.scale, wanted.scale, rtol=1e-12)
+
+
+def test_rows_that_do_not_fit_for_choosing_are_trained_on():
+    parts = Parts(np.arange(0, 20), np.arange(20, 30), np.arange(30, 40))
+    found = few_enough(parts, np.zeros((40, 4)), Pool(str(2 * 4 * 8 * 3)))
+    assert found.choice.tolist() == [20, 23, 26]
+    assert np.array_equal(np.sort(np.concatenate([found.train, found.choice])), np.arange(30))
