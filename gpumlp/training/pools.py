@@ -93,13 +93,15 @@ class Feed(Protocol):
 
     source            what the steps read
     n_rows, n_steps   of an epoch
-    watchers          what is to be called after each step with how many are done
     """
 
     source: BatchSource
     n_rows: int
     n_steps: int
-    watchers: list[Callable[[int], object]]
+
+    def watchers(self) -> list[Callable[[int], object]]:
+        """Return what is to be called after each step with how many are done."""
+        ...
 
     def turns(self, epochs: range, done: int) -> Iterator[Turn]:
         """Make the source ready for some steps after others of the first of these epochs, and yield which.
@@ -119,7 +121,10 @@ class Whole:
 
     def __init__(self, source: BatchSource) -> None:
         self.source, self.n_rows, self.n_steps = source, source.n_places, source.n_steps
-        self.watchers: list[Callable[[int], object]] = []
+
+    def watchers(self) -> list[Callable[[int], object]]:
+        """Return nothing."""
+        return []
 
     def turns(self, epochs: range, done: int) -> Iterator[Turn]:
         """Yield the one turn of an epoch."""
@@ -286,7 +291,6 @@ class Pools:
         backend = net.backend
         self._data, self._net, self._backend, self._shuffles = data, net, backend, bool(trainer.shuffle)
         self.n_rows, self.n_steps, self._room = survey.n_rows, -(-survey.n_rows // batch), rows // batch
-        self.watchers: list[Callable[[int], object]] = [self._look_ahead]
         self._in_place = backend.device == "cpu" and data.can_be_read_in_place(net)
         shapes = _shapes(survey, 0 if data.weights is None else len(data.weights), rows)
         dtypes = _dtypes(survey)
@@ -329,6 +333,10 @@ class Pools:
         return source
 
     # ---------------------------------------------------------------- in the thread that trains
+
+    def watchers(self) -> list[Callable[[int], object]]:
+        """Return what looks whether the next pool can be brought."""
+        return [self._look_ahead]
 
     def turns(self, epochs: range, done: int) -> Iterator[Turn]:
         """Make the source ready for one pool after the other; of the epochs that will follow, pools are read ahead."""

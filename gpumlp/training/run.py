@@ -78,6 +78,7 @@ class TrainingRun:
         self.backend, self.skip = self.net.backend, trainer.numbers.skip
         self.skip[:] = trainer.has_diverged  # a monitor stops one fit only
         self.data, self.checked = data, checked
+        self._present: list[Active] = []  # the one there is, for those that may not hold on to the run and its buffers
         self.train_only(Active(trainer))
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
@@ -101,6 +102,7 @@ class TrainingRun:
     def train_only(self, active: Active) -> None:
         """Build what trains and evaluates these models."""
         self.active, trainer = active, active.trainer
+        self._present[:] = [active]
         self.source: BatchSource
         self.feed: Feed
         self.steps: Steps
@@ -116,7 +118,8 @@ class TrainingRun:
 
     def _keeper(self) -> WeightCopy:
         """Return a place for a copy of the weights of the whole stack."""
-        return WeightCopy(self.net, lambda: self.active)
+        present = self._present
+        return WeightCopy(self.net, lambda: present[0])
 
     def _check_validation(
         self, validation: tuple[Any, Any] | Folds | None, Y: Any, data: TrainingSet | PooledSet
@@ -243,7 +246,7 @@ class TrainingRun:
     def _steps(self) -> float:
         """Perform the steps of an epoch and return how long they took, in seconds."""
         step = self.mark("step", self.steps.step)
-        told = [*self.feed.watchers]
+        told = self.feed.watchers()
         told += [m.step_ended for m in self.monitors if type(m).step_ended is not Monitor.step_ended]
         if self.saving is not None:
             told.append(self.saving.step_ended)

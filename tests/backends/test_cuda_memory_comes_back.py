@@ -49,6 +49,12 @@ def test_what_a_training_took_comes_back_without_graphs(no_collection, monkeypat
     assert used[1:] == used[:-1]
 
 
+def test_what_pools_took_comes_back(no_collection):
+    trainer = gpumlp.Trainer(gpumlp.Network((5, 7, 3), backend="cuda"), batch_size=8)
+    used = used_after(lambda: trainer.fit(X, Y, 2, pool=16))
+    assert used[1:] == used[:-1]
+
+
 @pytest.mark.parametrize("method", ["evaluate", "backpropagate"])
 def test_what_an_evaluation_took_comes_back(method, no_collection):
     net = gpumlp.Network((5, 7, 3), backend="cuda")
