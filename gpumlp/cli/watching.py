@@ -92,7 +92,7 @@ def write_report(
         f"{watchers.options['data']}: {problem.task}",
         watchers.command,
         tiles(result),
-        summary(watchers, problem, parts, result),
+        summary(watchers, problem, parts, model, result),
         model.network,
         history,
         "validation rows" if len(parts.choice) else "test rows",
@@ -116,7 +116,9 @@ def outcome(problem: Problem, model: SavedModel, rows: Array, what: str) -> Outc
     return Outcome(what, problem.targets[rows], found, tuple(str(label) for label in problem.classes))
 
 
-def summary(watchers: Watchers, problem: Problem, parts: Parts, result: dict[str, Any]) -> dict[str, Any]:
+def summary(
+    watchers: Watchers, problem: Problem, parts: Parts, model: SavedModel, result: dict[str, Any]
+) -> dict[str, Any]:
     """Return the facts of a training by name."""
     options, uses = watchers.options, {"train": parts.train, "choose the epoch": parts.choice, "test": parts.test}
     names = (
@@ -127,8 +129,6 @@ def summary(watchers: Watchers, problem: Problem, parts: Parts, result: dict[str
         "schedule",
         "dropout",
         "early_stopping",
-        "standardise",
-        "scale",
         "seed",
     )
     scored = [name for name in ("accuracy", "r2", "rmse") if name in result]
@@ -136,6 +136,7 @@ def summary(watchers: Watchers, problem: Problem, parts: Parts, result: dict[str
         "task": problem.reason,
         "data": f"{len(problem.table.X):,} rows, {problem.table.X.shape[1]:,} features",
         "rows to": {use: f"{len(rows):,}" for use, rows in uses.items() if len(rows)},
+        "features": "as they are" if model.scaler is None else model.scaler.name,
         "batch size": result["batch_size"],
         **{name: options[name] for name in names if name in options},
         **{f"{result['part']} {name}": f"{result[name]:.5g}" for name in scored},
