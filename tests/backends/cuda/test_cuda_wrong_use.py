@@ -251,7 +251,7 @@ said(lambda: b.asarray(np.zeros(2**22), what="Y"))
 said(lambda: b._arena.scratch("sums", 2**30, np.float32))
 net = gpumlp.Network((4, 1000, 2), "tanh", "identity", "quadratic", backend="cuda")
 X, Y = np.zeros((3000, 4)), np.zeros((3000, 2))
-said(lambda: gpumlp.Trainer(net, batch_size="full").fit(X, Y, 1))
+said(lambda: gpumlp.Trainer(net, batch_size="full", micro_batch=None).fit(X, Y, 1))
 gpumlp.Trainer(net, batch_size=100).fit(X, Y, 1)
 print("goes on")
 """
