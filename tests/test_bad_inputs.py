@@ -608,6 +608,8 @@ MODELS = (
             arrays=lambda a: a.update({"W0.npy": npy_bytes(np.zeros((1, 5, 3), ">f4"))})),
     loading("a tensor of objects", "W0 is object", "needs float32", "damaged",
             arrays=lambda a: a.update({"W0.npy": npy_bytes(np.full((1, 5, 3), None))})),
+    loading("a tensor with a head of another time", "array W0 cannot be read", "m.npz", "save the model again",
+            arrays=lambda a: a.update({"W0.npy": a["W0.npy"].replace(b"(1, 5, 3)", b"(1L,5, 3)")})),
     loading("a tensor that is cut", "array W0 cannot be read", "m.npz", "save the model again",
             arrays=lambda a: a.update({"W0.npy": a["W0.npy"][:-4]})),
     loading("a tensor that claims terabytes", "W0 is float32", "needs float32 (1, 5, 3)", "damaged",

@@ -7,6 +7,7 @@ import json
 import lzma
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -31,6 +32,7 @@ DAMAGE: tuple[type[Exception], ...] = (
     lzma.LZMAError,
     struct.error,
     tokenize.TokenError,
+    UserWarning,  # of a head as only Python 2 wrote it, or a damaged one
     EOFError,
     RuntimeError,
     KeyError,
@@ -100,7 +102,8 @@ class NpzFile:
     def read(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostArray:
         """Return an array; its own header is checked before its values are read."""
         try:
-            with self.archive.open(f"{name}.npy") as member:
+            with warnings.catch_warnings(), self.archive.open(f"{name}.npy") as member:
+                warnings.simplefilter("error", UserWarning)
                 version = NPY.read_magic(member)
                 reader = {(1, 0): NPY.read_array_header_1_0, (2, 0): NPY.read_array_header_2_0}[version]
                 found_shape, _, found_dtype = reader(member)
