@@ -53,7 +53,7 @@ def plan_rounds(n_candidates: int, factor: float, smallest: int, largest: int, e
     """
     required = 1 + floor(log(n_candidates, factor))
     if exhaust:
-        smallest = max(smallest, largest // int(factor ** (required - 1)))
+        smallest = max(smallest, int(largest // factor ** (required - 1)))
     possible = 1 + floor(log(largest // smallest, factor))
     return Halving(factor, smallest, largest, required, possible, required if all_of else min(possible, required))
 

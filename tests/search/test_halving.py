@@ -32,6 +32,7 @@ COUNTS = (
         {"resource": "max_iter", "max_resources": 5, "min_resources": 2, "aggressive_elimination": True},
         {},
         {"factor": 2, "min_resources": "smallest"},
+        {"resource": "max_iter", "max_resources": 15, "factor": 1.5},
         {"min_resources": 30, "aggressive_elimination": True},
     ],
     ids=str,
