@@ -13,7 +13,7 @@ from sklearn.metrics._scorer import _MultimetricScorer
 from sklearn.model_selection._validation import _fit_and_score, _score
 from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params
+from sklearn.utils.validation import _check_method_params, _num_samples
 
 from gpumlp.search.fits import Fit, train_together
 from gpumlp.search.postponing import can_be_postponed, last_step
@@ -72,11 +72,11 @@ class Evaluation:
         fits: dict[tuple[int, int], Fit] = {}
         tables, wholes = Tables(), _Wholes(self.X, self.y)
         for s, (train, _) in enumerate(splits):
-            parts = _Parts(self, train)
+            parts, rows = _Parts(self, train), _safe_indexing(np.arange(_num_samples(self.X)), train)
             for c, candidate in candidates.items():
                 fit = fits[c, s] = Fit(self._configured(candidate), may_fail=self.error_score != "raise")
                 whole = wholes.of(fit.estimator)
-                fit.prepare(*parts.of(whole), tables, whole, np.asarray(train))
+                fit.prepare(*parts.of(whole), tables, whole, rows)
         train_together(list(fits.values()))
         found = {}
         for s, split in enumerate(splits):
@@ -153,7 +153,7 @@ class _Scoring:
 
     def __init__(self, evaluation: Evaluation, split: Split) -> None:
         self._evaluation, (train, test) = evaluation, split
-        self._test, self._n_test = self._part(test), len(test)
+        self._test = self._part(test)
         self._train = self._part(train) if evaluation.return_train_score else None
 
     def _part(self, rows: Any) -> tuple[Any, Any, dict[str, Any]]:
@@ -170,7 +170,7 @@ class _Scoring:
         result["score_time"] = 0.0 if fit.error else perf_counter() - began
         if self._train is not None:
             result["train_scores"] = self._scores(fit, self._train)
-        result |= {"n_test_samples": self._n_test, "fit_time": fit.seconds}
+        result |= {"n_test_samples": _num_samples(self._test[0]), "fit_time": fit.seconds}
         if self._evaluation.return_estimator:
             result["estimator"] = fit.estimator
         return result

@@ -111,6 +111,23 @@ def test_any_splits_come_to_the_same(cv):
     expect_same_search(*both(estimator_for("wine"), {"alpha": [0.1, 1.0]}, *problem("wine"), cv=cv))
 
 
+FIRST = np.arange(90) < 60
+SPELLED = {
+    "truth values": (FIRST, ~FIRST),
+    "numbers from the end": (np.arange(-60, 0), np.arange(-90, -60)),
+    "lists": (list(range(60)), list(range(60, 90))),
+    "rows that come twice": (np.arange(60) // 2, np.arange(60, 90)),
+}
+
+
+@pytest.mark.parametrize("split", SPELLED.values(), ids=SPELLED)
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": True}], ids=["all", "some held out"])
+def test_rows_of_a_split_may_be_spelled_in_any_way(split, settings):
+    expect_same_search(
+        *both(estimator_for("wine", **settings), {"alpha": [0.1, 1.0]}, *problem("wine"), cv=[split], refit=False)
+    )
+
+
 def test_a_split_may_lack_a_class():
     X, y = rows_of(load_iris, 90)
     order = np.argsort(y, kind="stable")
