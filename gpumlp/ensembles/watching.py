@@ -41,14 +41,15 @@ class JobWatch:
             epochs=self.job.epochs,
             n_rows=self.n_rows,
             keeper=keepers.of_model(self.place),
-            network=lambda: self._network_of(run.network()),
+            network=lambda: self._network_of(run.network(), keepers),
         )
         for monitor in self.job.monitors:
             ends.callback(monitor.training_ended)
             monitor.training_began(own)
 
-    def _network_of(self, stack: Network) -> Network:
+    def _network_of(self, stack: Network, keepers: SharedKeepers) -> Network:
         """Return the job's model as it is now; it is one network that follows the stack when it is asked for."""
+        keepers.give_back(self.place)
         if self._network is None:
             self._network = stack.alone(self.place)
         else:
@@ -186,8 +187,7 @@ class SharedKeepers:
 
     def save(self, number: int, place: int) -> None:
         """Keep the present weights of a model at the end of this moment."""
-        if any(restores[place] for restores in self._restores):
-            self.settle()
+        self.give_back(place)
         self._saves[number][place] = True
 
     def restore(self, number: int, place: int) -> None:
@@ -197,6 +197,11 @@ class SharedKeepers:
         for restores in self._restores:
             restores[place] = False
         self._restores[number][place] = True
+
+    def give_back(self, place: int) -> None:
+        """Give a model back now what it is to be given back, since its weights are asked for."""
+        if any(restores[place] for restores in self._restores):
+            self.settle()
 
     def kept(self, number: int, place: int) -> PerModel:
         """Return what is kept of a model, (1, n) on the host."""

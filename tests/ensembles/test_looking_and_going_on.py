@@ -45,6 +45,31 @@ def test_a_monitor_sees_the_weights_of_its_own_model_as_they_are():
         assert all(map(np.array_equal, look.seen, alone.seen))
 
 
+class LookInTheEnd(gpumlp.Monitor):
+    """Keeps the weights that it finds in the end, when the monitors after it have given theirs back."""
+
+    def training_began(self, run):
+        self.network = run.network
+
+    def training_ended(self):
+        self.seen = theta(self.network()).copy()
+
+
+def test_a_monitor_sees_in_the_end_what_another_one_has_given_back():
+    X, Y = data()
+    rows = np.arange(61)
+    jobs = [
+        job(epochs=6, seed=s, rows=rows[:40], validation_rows=rows[40:], learning_rate=rate)
+        for s, rate in enumerate((0.5, 1e-3, 0.5))
+    ]
+    looks = [LookInTheEnd() for _ in jobs]
+    watched = [replace(one, monitors=[look, gpumlp.KeepBest()]) for one, look in zip(jobs, looks, strict=True)]
+    outcomes = train(watched, X, Y, dtype="float64", backend="numpy")
+    assert any(outcome.history["validation_cost"][:, 0].argmin() < 5 for outcome in outcomes)
+    for look, outcome in zip(looks, outcomes, strict=True):
+        assert np.array_equal(look.seen, theta(outcome.network))
+
+
 @pytest.mark.parametrize("normalisation", [None, "layer"])
 def test_a_trainer_goes_on_from_where_a_job_has_ended(normalisation):
     X, Y = data()
