@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def best_first(rows: Sequence[Row], metric: str) -> list[Row]:
     """Return the rows that have the metric; of equals the one with the lower cost is first, then the earlier."""
     sign = -1 if mode_of(metric) == "max" else 1
     finished = [row for row in rows if row[metric] is not None]
-    return sorted(finished, key=lambda row: (sign * row[metric], row["cost"]))
+    return sorted(finished, key=lambda row: (sign * row[metric], inf if row["cost"] is None else row["cost"]))
 
 
 class SweepResult:

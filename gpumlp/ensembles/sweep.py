@@ -15,7 +15,7 @@ from gpumlp.ensembles.plan import Plan
 from gpumlp.ensembles.resampling import build_folds
 from gpumlp.ensembles.result import SweepResult
 from gpumlp.ensembles.space import Space
-from gpumlp.ensembles.trials import METRICS_OF, Task, Trial
+from gpumlp.ensembles.trials import METRICS_OF, Task, Trial, deviation
 from gpumlp.ensembles.watcher import Watcher
 from gpumlp.errors import ConfigurationError, DataError, ShapeError, unknown_name
 from gpumlp.formulas.activations import ACTIVATIONS
@@ -144,7 +144,7 @@ class Sweep:
         runner, watcher = get_executor(executor), watcher or Watcher()
         with Ledger(folder, (part, parts)) as ledger:
             lacking = [trial for trial in wanted if trial.key not in ledger.rows]
-            watcher.sweep_began(len(wanted), _rows(ledger, wanted))
+            watcher.sweep_began(len(wanted), _rows(ledger, wanted, task.metric))
 
             def done(row: Row) -> None:
                 ledger.add(row)
@@ -156,11 +156,13 @@ class Sweep:
             finally:
                 watcher.sweep_ended()
             ledger.refresh()
-            return SweepResult(task, trials, _rows(ledger, trials))
+            return SweepResult(task, trials, _rows(ledger, trials, task.metric))
 
 
-def _rows(ledger: Ledger, trials: list[Trial]) -> list[Row]:
-    return [ledger.rows[trial.key] for trial in trials if trial.key in ledger.rows]
+def _rows(ledger: Ledger, trials: list[Trial], metric: str) -> list[Row]:
+    """Return the rows that there are; the sweep that wrote one may have had another metric."""
+    found = [ledger.rows[trial.key] for trial in trials if trial.key in ledger.rows]
+    return [row | {"deviation": deviation(row["folds"], metric)} for row in found]
 
 
 def _host(values: Any, name: str) -> HostArray:

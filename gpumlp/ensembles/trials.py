@@ -197,8 +197,11 @@ def fold_row(task: Task, fold: int, outcome: Outcome) -> Row:
     if outcome.error is not None:
         return row | {"error": str(outcome.error)}
     values = history[watched][:, 0]
-    best = int(np.nanargmax(values) if mode_of(watched) == "max" else np.nanargmin(values))
-    row |= {"best_epoch": int(history.epochs[best]), "cost": float(history["validation_cost"][best, 0])}
+    finite = np.flatnonzero(np.isfinite(values))
+    if not len(finite):
+        return row | {"error": f"{watched} is not finite in any epoch"}
+    best = finite[(np.argmax if mode_of(watched) == "max" else np.argmin)(values[finite])]
+    row |= {"best_epoch": int(history.epochs[best]), "cost": _finite(history["validation_cost"][best, 0])}
     if task.classifies:
         return row | {"accuracy": float(history["validation_accuracy"][best, 0])}
     rows = task.folds[fold].validation_rows
@@ -209,8 +212,13 @@ def of_numbers(outputs: HostArray, Y: HostArray) -> Row:
     """Return {"rmse", "r2"}: the root of the mean squared error, and 1 - its share of the variance, averaged."""
     Y = Y.reshape(outputs.shape).astype(np.float64)
     squares, spread = np.mean((outputs - Y) ** 2, axis=0), np.var(Y, axis=0)
-    r2 = float(np.mean(1 - squares / spread)) if (spread > 0).all() else None
-    return {"rmse": float(np.sqrt(np.mean(squares))), "r2": r2}
+    r2 = _finite(np.mean(1 - squares / spread)) if (spread > 0).all() else None
+    return {"rmse": _finite(np.sqrt(np.mean(squares))), "r2": r2}
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number as JSON can hold it."""
+    return float(value) if np.isfinite(value) else None
 
 
 def lost_row(task: Task, trial: Trial, error: str, exit_status: int | None = None) -> Row:
@@ -223,12 +231,11 @@ def lost_row(task: Task, trial: Trial, error: str, exit_status: int | None = Non
 def row_of(task: Task, trial: Trial, folds: Sequence[Row], parameters: int | None, device: str | None) -> Row:
     """Return what is kept of a trial: means over its folds, and the folds themselves; no mean where one is missing."""
     means = {name: _mean([fold.get(name) for fold in folds]) for name in (*METRICS_OF[task.classifies], "best_epoch")}
-    spread = [fold.get(task.metric) for fold in folds]
     return {
         "key": trial.key,
         "configuration": trial.configuration,
         **means,
-        "deviation": None if None in spread else float(np.std(np.array(spread, np.float64))),
+        "deviation": deviation(folds, task.metric),
         "epochs_run": sum(fold["epochs"] for fold in folds),
         "samples": sum(fold["epochs"] * len(part.rows) for fold, part in zip(folds, task.folds, strict=True)),
         "parameters": parameters,
@@ -237,6 +244,12 @@ def row_of(task: Task, trial: Trial, folds: Sequence[Row], parameters: int | Non
         "gpumlp": __version__,
         "folds": list(folds),
     }
+
+
+def deviation(folds: Sequence[Row], metric: str) -> float | None:
+    """Return how far a metric deviates over the folds; None where one of them does not have it."""
+    values = [fold.get(metric) for fold in folds]
+    return None if None in values else float(np.std(np.array(values, np.float64)))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -299,6 +299,35 @@ def test_a_model_that_diverges_spoils_its_own_row_alone():
     assert result.ranked == [good]
 
 
+LAST_10 = [(np.arange(30), np.arange(30, 40))]
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_a_model_whose_cost_on_the_rows_that_judge_is_never_finite_spoils_its_own_row_alone(tmp_path):
+    X, Y = numbers()
+    X[35] = 1e30
+    space = {"activation": ["identity", "tanh"], "hidden": [(4,)], "epochs": [3]}
+    result = Sweep(space, folds=LAST_10, backend="numpy").run(X, Y, tmp_path)
+    bad, good = result.rows
+    assert (bad["r2"], bad["rmse"], bad["cost"], bad["best_epoch"]) == (None, None, None, None)
+    assert bad["folds"][0]["error"] == "validation_cost is not finite in any epoch"
+    assert result.ranked == [good]
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+def test_an_accuracy_counts_where_the_cost_is_not_finite(tmp_path):
+    X, Y = numbers()
+    X[35] = 1e38
+    space = {"activation": ["identity"], "hidden": [(4,), (5,)], "epochs": [2]}
+    result = Sweep(space, folds=LAST_10, backend="numpy", cost="quadratic", output="identity").run(
+        X, (Y[:, 0] > 0).astype(int), tmp_path
+    )
+    assert [row["cost"] for row in result.rows] == [None, None]
+    scores = [row["accuracy"] for row in result.ranked]
+    assert len(scores) == 2
+    assert scores == sorted(scores, reverse=True)
+
+
 def test_a_sweep_of_which_every_model_diverged_says_so():
     X, Y = numbers()
     with np.errstate(all="ignore"):
@@ -431,6 +460,16 @@ def test_a_result_counts_for_its_own_data_folds_and_settings_alone(tmp_path):
     for i, (sweep, *data) in enumerate(runs, 1):
         assert len(sweep.run(*data, tmp_path)) == 1
         assert len(read_folder(tmp_path)) == i
+
+
+def test_a_row_counts_for_each_metric_that_its_epochs_were_chosen_by_with_that_ones_deviation(tmp_path):
+    X, Y = numbers()
+    sweeps = [Sweep({"epochs": [2]}, folds=3, metric=metric, **NUMPY) for metric in ("r2", "rmse")]
+    for sweep in sweeps:
+        watcher = Counting()
+        (row,) = sweep.run(X, Y, tmp_path, watcher=watcher).rows
+        assert row["deviation"] == pytest.approx(np.std([fold[sweep.metric] for fold in row["folds"]]), rel=1e-12)
+    assert watcher.rows == 0
 
 
 def test_shards_part_a_sweep_and_their_rows_merge(found, tmp_path):
