@@ -69,6 +69,8 @@ class Evaluation:
     def _run_together(
         self, candidates: Mapping[int, dict[str, Any] | None], splits: Sequence[Split]
     ) -> dict[tuple[int, int], Result]:
+        if not candidates:
+            return {}
         fits: dict[tuple[int, int], Fit] = {}
         tables, wholes = Tables(), _Wholes(self.X, self.y)
         for s, (train, _) in enumerate(splits):

@@ -192,6 +192,13 @@ def test_other_estimators_are_searched_as_scikit_learn_does_it():
     expect_same_search(*both(DecisionTreeClassifier(random_state=0), {"max_depth": [1, 3]}, *problem("wine")))
 
 
+def test_estimators_that_have_no_targets_are_searched_as_scikit_learn_does_it():
+    from sklearn.cluster import KMeans
+
+    X, _ = problem("wine")
+    expect_same_search(*both(KMeans(n_init=1, random_state=0), {"n_clusters": [2, 3]}, X, None))
+
+
 def test_an_estimator_with_a_fit_of_its_own_is_fitted_by_it():
     class Careful(MLPClassifier):
         def fit(self, X, y):
