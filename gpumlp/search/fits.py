@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from sklearn import config_context
 
-from gpumlp.ensembles import Job, Outcome, train
+from gpumlp.ensembles import Job, Outcome, plan, train
+from gpumlp.errors import GpumlpError
 from gpumlp.estimators import stochastic
 from gpumlp.estimators.inputs import Rows
 from gpumlp.estimators.stochastic import Fitting
@@ -121,12 +122,18 @@ def train_together(fits: Sequence[Fit]) -> None:
 def _train(placed: Sequence[tuple[Fit, int]], X: Any, targets: Any) -> None:
     """Train fits whose tables begin at these rows of X."""
     mlp = last_step(placed[0][0].estimator)
-    train(
-        [fit.job(begin, len(X)) for fit, begin in placed],
-        X,
-        targets,
-        dtype=mlp.coefs_[0].dtype.name,
-        backend=mlp.backend,
-        device=mlp.device,
-        done=lambda i, outcome: placed[i][0].finish(outcome),
-    )
+    where = {"dtype": mlp.coefs_[0].dtype.name, "backend": mlp.backend, "device": mlp.device}
+    jobs = [fit.job(begin, len(X)) for fit, begin in placed]
+    try:
+        stacks = plan(jobs, X, targets, **where)
+    except GpumlpError:  # of a fit that could not be trained alone either, such as one that does not fit into memory
+        for (fit, _), job in zip(placed, jobs, strict=True):
+            with fit.step():
+                plan([job], X, targets, **where)
+        left = [(fit, begin) for fit, begin in placed if fit.error is None]
+        if len(left) == len(placed):
+            raise
+        if left:
+            _train(left, X, targets)
+        return
+    train(jobs, X, targets, stacks=stacks, done=lambda i, outcome: placed[i][0].finish(outcome), **where)

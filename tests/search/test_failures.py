@@ -10,6 +10,8 @@ from sklearn.model_selection import GridSearchCV, KFold
 
 import gpumlp
 from gpumlp import FleetSearchCV
+from gpumlp.backends.numpy_backend import NumpyBackend
+from gpumlp.errors import OutOfMemory
 
 pytestmark = UNCONVERGED
 
@@ -53,6 +55,21 @@ def test_a_search_of_which_all_fits_fail_says_why():
         FleetSearchCV(estimator_for("wine"), {"alpha": [-1.0]}, cv=3).fit(*problem("wine"))
     with pytest.raises(ValueError, match=r"All the 5 fits failed"):
         gpumlp.cross_validate(estimator_for("wine", alpha=-1), *problem("wine"))
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite")
+def test_a_candidate_for_which_there_is_no_memory_fails_alone(monkeypatch):
+    grid, (X, y) = {"hidden_layer_sizes": [(3,), (300, 300), (4,)]}, problem("wine")
+    other = GridSearchCV(estimator_for("wine"), grid, cv=3).fit(X, y).cv_results_["mean_test_score"]
+    monkeypatch.setattr(NumpyBackend, "free_bytes", lambda backend: 2**20)
+    search = FleetSearchCV(estimator_for("wine", backend="numpy"), grid, cv=3, refit=False)
+    with pytest.warns(FitFailedWarning, match="3 fits failed out of a total of 9"):
+        search.fit(X, y)
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"], [other[0], np.nan, other[2]])
+    with pytest.raises(OutOfMemory, match="takes"):
+        search.set_params(error_score="raise").fit(X, y)
+    with pytest.raises(ValueError, match=r"All the 3 fits failed(.|\n)*OutOfMemory"):
+        search.set_params(error_score=np.nan, param_grid={"hidden_layer_sizes": [(300, 300)]}).fit(X, y)
 
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite")
