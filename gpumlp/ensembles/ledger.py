@@ -149,7 +149,10 @@ def _row(line: bytes) -> Row | None:
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """Return a file that this process alone has locked, until it closes the file or dies."""
+    """Return a file that this process alone has locked, until it closes the file or dies.
+
+    Raises   ConfigurationError if another process has; OSError where files cannot be locked
+    """
     file = path.open("ab")
     try:
         if sys.platform == "win32":
@@ -158,6 +161,8 @@ def _locked(path: Path) -> IO[bytes]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
+        if not isinstance(error, BlockingIOError | PermissionError):  # the latter on Windows
+            raise
         raise ConfigurationError(
             f"another process writes into {path.parent} now; wait for it, or give each process its --shard i/n"
         ) from error

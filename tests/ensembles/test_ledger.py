@@ -1,10 +1,18 @@
+import errno
 import json
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import gpumlp
 from gpumlp.ensembles.ledger import Ledger, file_name, read_file, read_folder
 from gpumlp.errors import ConfigurationError, DataError
+
+ROOT = str(Path(gpumlp.__file__).parents[1])
 
 
 def row(key, **more):
@@ -92,6 +100,28 @@ def test_two_processes_never_write_one_file_but_shards_write_side_by_side(tmp_pa
         assert set(first.rows) == {"a", "b"}
     with Ledger(tmp_path, (1, 2)) as again:
         assert set(again.rows) == {"a", "b"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks as POSIX has them")
+def test_a_folder_where_files_cannot_be_locked_is_told_as_such(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(ConfigurationError, match=f"{os.strerror(errno.ENOLCK)}.*choose another"), Ledger(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
+def test_the_lock_of_a_process_that_is_killed_is_free(tmp_path):
+    program = (
+        "import os, signal, sys; from gpumlp.ensembles.ledger import Ledger\n"
+        "with Ledger(sys.argv[1]) as ledger: ledger.add({'key': 'a'}); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env={**os.environ, "PYTHONPATH": ROOT})
+    assert ended.returncode == -signal.SIGKILL
+    with Ledger(tmp_path) as ledger:
+        assert list(ledger.rows) == ["a"]
 
 
 def test_of_two_files_with_one_key_the_first_by_name_counts(tmp_path):
