@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 
 from gpumlp.ensembles.ledger import Row
@@ -43,8 +44,8 @@ def run_alone(task: Task, trial: Trial) -> Row:
 
 def reply(folder: str) -> None:
     """Run the trial that lies in a folder, and leave its row there, or the error that it raised."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
     task, trial = pickle.loads((Path(folder) / "question").read_bytes())
+    threading.Thread(target=end_with_parent, args=[folder], daemon=True).start()
     row: Row | None = None
     error: Exception | None = None
     try:
@@ -54,9 +55,10 @@ def reply(folder: str) -> None:
     (Path(folder) / "answer").write_bytes(pickle.dumps((row, error)))
 
 
-def end_with_parent() -> None:
-    """Wait until stdin is closed, as it is when the parent process ends, and end this process."""
+def end_with_parent(folder: str) -> None:
+    """Wait until stdin is closed, as it is when the parent process ends, and end this process; take the folder away."""
     os.read(0, 1)  # a read of sys.stdin would hold a lock that the interpreter needs to end
+    rmtree(folder, ignore_errors=True)  # a parent that was killed has not
     os._exit(1)
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -232,6 +233,19 @@ def test_a_trial_that_ends_well_has_its_row_from_a_process_of_its_own_too(found)
     sweep, X, y = small_sweep()
     task = sweep.task(X, y)
     assert timeless([run_alone(task, task.trials(sweep.configurations)[3])]) == timeless([found.rows[3]])
+
+
+def test_a_trial_whose_parent_has_died_ends_and_leaves_nothing(tmp_path):
+    sweep = Sweep({"epochs": 10**9, "hidden": [()]}, backend="numpy")
+    task = sweep.task(np.eye(9), np.arange(9) % 2)
+    folder = tmp_path / "gpumlp-alone"
+    folder.mkdir()
+    (folder / "question").write_bytes(pickle.dumps((task, task.trials(sweep.configurations)[0])))
+    program = f"from gpumlp.ensembles.lone import reply; reply({str(folder)!r})"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
+        process.stdin.close()
+        assert process.wait(60) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------- where
