@@ -134,4 +134,4 @@ def test_an_interrupted_measurement_keeps_what_it_has(monkeypatch):
     run = suites.run_suites(("steps",), ["numpy"], "cpu", quick=True, with_peers=False, seconds=0.001)
     assert "interrupted" in run.options["ended"]
     assert {case.case for case in run.cases} == {contest.case for contest in visits}
-    assert all(case.seconds for case in run.cases)
+    assert all(len(case.seconds) >= 1 for case in run.cases)

@@ -8,7 +8,7 @@ from comparing import theta
 from fleet import data, job, mixed_jobs, solo, with_monitors
 
 import gpumlp
-from gpumlp.ensembles import plan, train
+from gpumlp.ensembles import plan, train, training
 
 
 def same_histories(found, expected):
@@ -77,7 +77,15 @@ def test_what_is_done_with_a_job_is_told_as_soon_as_its_stack_has_finished():
     outcomes = train(jobs, X, Y, backend="numpy", done=lambda i, outcome: told.append((i, outcome)))
     assert sorted(i for i, _ in told) == [0, 1, 2]
     assert all(outcomes[i] is outcome for i, outcome in told)
-    assert all(outcome.seconds > 0 for outcome in outcomes)
+
+
+def test_the_time_of_a_stack_is_shared_out_by_epochs(monkeypatch):
+    X, Y = data()
+    jobs = [job(epochs=1), job(epochs=3), job(epochs=0), job(epochs=0, seed=1)]
+    clock = iter((10.0, 18.0, 20.0, 26.0))  # at the beginning and the end of both stacks
+    monkeypatch.setattr(training, "perf_counter", lambda: next(clock))
+    outcomes = train(jobs, X, Y, backend="numpy")
+    assert [outcome.seconds for outcome in outcomes] == [2.0, 6.0, 3.0, 3.0]
 
 
 def test_numbers_are_trained_on_as_labels_are():
