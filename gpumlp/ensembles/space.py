@@ -52,11 +52,12 @@ class Space:
         if not isinstance(n, int | np.integer) or n < 1:
             raise ConfigurationError(f"n={n!r}: expected a whole number of at least 1")
         found: dict[str, Configuration] = {}
+        most = n if self.size is None else min(n, self.size)
         for i in range(TRIES * n):
             generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
             drawn = {name: d.draw(generator) for name, d in self.distributions.items()}
             _keep(found, drawn)
-            if len(found) == n:
+            if len(found) == most:
                 break
         return list(found.values())
 

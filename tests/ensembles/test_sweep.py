@@ -97,6 +97,19 @@ def test_draws_from_a_small_grid_are_all_of_it_and_none_comes_twice():
     assert len(Sweep({"seed": [1, 2, 3], "epochs": [5, 6]}, n=50).configurations) == 6
 
 
+def test_nothing_more_is_drawn_when_the_whole_grid_is_there():
+    draws = []
+
+    def draw(generator):
+        draws.append(generator)
+        return int(generator.integers(2))
+
+    seeds = distributions.Distribution("choice", draw, (0, 1))
+    found = [Sweep({"seed": seeds}, n=n).configurations for n in (2, 500)]
+    assert [c["seed"] for c in found[1]] == [c["seed"] for c in found[0]]
+    assert len(draws) < 40
+
+
 def test_a_file_spells_a_space_as_python_does():
     spelled = {
         "hidden": {"layers": [1, 3], "widths": [4, 32]},
