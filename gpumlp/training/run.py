@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from time import perf_counter
@@ -14,6 +14,7 @@ from gpumlp.backends.protocol import FIRST_BAD, BatchSource
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.network.evaluation import Evaluation, read_tally
 from gpumlp.network.kinds import bring
+from gpumlp.network.network import Network
 from gpumlp.network.places import Places
 from gpumlp.network.targets import Targets, check_inputs
 from gpumlp.shapes import HostArray, is_on_device
@@ -121,6 +122,21 @@ class TrainingRun:
         present = self._present
         return WeightCopy(self.net, lambda: present[0])
 
+    def _network(self) -> Callable[[], Network]:
+        """Return what returns the whole stack with its present weights."""
+        net, present = self.net, self._present
+
+        def network() -> Network:
+            present[0].bring_weights()
+            return net
+
+        return network
+
+    def _bring_all(self) -> None:
+        """Let the whole stack have what the models have that were trained in the end, and be what there is from now."""
+        self.active.bring_all()
+        self._present[:] = [Active(self.trainer)]
+
     def _check_validation(
         self, validation: tuple[Any, Any] | Folds | None, Y: Any, data: TrainingSet | PooledSet
     ) -> tuple[HostArray, Targets, Places | None] | None:
@@ -178,7 +194,7 @@ class TrainingRun:
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
             self._keeper,
-            lambda: self.net,
+            self._network(),
             self.epoch - self.first,
         )
         end = self.first + self.epochs
@@ -187,7 +203,7 @@ class TrainingRun:
                 ends.callback(monitor.training_ended)
                 monitor.training_began(info)
             ends.callback(lambda: self.feed.close())
-            ends.callback(lambda: self.active.bring_all())  # before the monitors, which may give weights back
+            ends.callback(self._bring_all)  # before the monitors, which may give weights back
             if self.saving is not None:
                 self.saving.restore_monitors()
             while self.epoch < end and not self.skip.all():

@@ -24,6 +24,7 @@ class WeightCopy(WeightKeeper):
         self._move(models, self._theta, self._kept)
 
     def restore(self, models: Any) -> None:
+        self._active().bring_weights()  # of the models that are not given any back
         self._move(models, self._kept, self._theta)
         self._active().send_weights()
 

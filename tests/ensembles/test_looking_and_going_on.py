@@ -45,6 +45,49 @@ def test_a_monitor_sees_the_weights_of_its_own_model_as_they_are():
         assert all(map(np.array_equal, look.seen, alone.seen))
 
 
+class LookAtSteps(gpumlp.Monitor):
+    """Keeps the weights after each step."""
+
+    def training_began(self, run):
+        self.network, self.seen = run.network, []
+
+    def step_ended(self, step):
+        self.seen.append(theta(self.network()).copy())
+
+
+class StepBack(gpumlp.Monitor):
+    """Gives back in the middle of the fourth epoch the weights of the first step of the third."""
+
+    def training_began(self, run):
+        self.keeper = run.keeper()
+
+    def epoch_began(self, epoch):
+        self.epoch = epoch
+
+    def step_ended(self, step):
+        if (self.epoch, step) == (3, 1):
+            self.keeper.save(np.ones(1, bool))
+        if (self.epoch, step) == (4, 2):
+            self.keeper.restore(np.ones(1, bool))
+
+
+@pytest.mark.parametrize(
+    "monitors", [[(), (LookAtSteps,), (StepBack, LookAtSteps)], [(), (StepBack,), ()]], ids=["looking", "going back"]
+)
+def test_within_an_epoch_models_are_as_alone_when_others_have_stopped_before(monitors):
+    X, Y = data()
+    jobs = [job(epochs=epochs, seed=seed) for seed, epochs in enumerate((1, 5, 5))]
+    watched = [replace(one, monitors=[m() for m in some]) for one, some in zip(jobs, monitors, strict=True)]
+    outcomes = train(watched, X, Y, dtype="float64", backend="numpy")
+    for one, some, outcome in zip(watched, monitors, outcomes, strict=True):
+        alone = replace(one, monitors=[m() for m in some])
+        assert np.array_equal(theta(outcome.network), theta(solo(alone, X, Y)[0]))
+        if LookAtSteps in some:
+            looks = one.monitors[-1], alone.monitors[-1]
+            assert all(map(np.array_equal, *(look.seen for look in looks)))
+            assert len(looks[0].seen) == len(looks[1].seen) == 5 * 4
+
+
 class LookInTheEnd(gpumlp.Monitor):
     """Keeps the weights that it finds in the end, when the monitors after it have given theirs back."""
 
