@@ -31,8 +31,8 @@ class SweepResult:
     rows      a dict for each configuration that is done, in the order of the sweep: "configuration", the means over the
               folds of "accuracy" and "cost", or "r2", "rmse" and "cost", at each model's best epoch, the metric's
               "deviation" over the folds, "best_epoch", "epochs_run" and "seconds"; in "folds" the same for each. A
-              configuration of which a model diverged has None for what is not known; a
-              row with "error" is of a configuration that ended the process that ran it (see `lost`)
+              configuration of which a model diverged, or is judged by no finite number, has None for what is not known;
+              a row with "error" is of a configuration that ended the process that ran it (see `lost`)
     wanted    how many configurations the sweep has in all
     metric    what decides
     """
