@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from time import perf_counter
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumlp.backends.protocol import FIRST_BAD, BatchSource
-from gpumlp.errors import ConfigurationError, DivergenceError
+from gpumlp.errors import ConfigurationError, DivergenceError, OutOfMemory
 from gpumlp.network.evaluation import Evaluation, read_tally
 from gpumlp.network.kinds import bring
+from gpumlp.network.network import Network
 from gpumlp.network.places import Places
 from gpumlp.network.targets import Targets, check_inputs
 from gpumlp.shapes import HostArray, is_on_device
@@ -79,6 +80,7 @@ class TrainingRun:
         self.skip[:] = trainer.has_diverged  # a monitor stops one fit only
         self.data, self.checked = data, checked
         self._present: list[Active] = []  # the one there is, for those that may not hold on to the run and its buffers
+        self._under_way = ExitStack()  # closes the feed there is
         self.train_only(Active(trainer))
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
@@ -108,13 +110,40 @@ class TrainingRun:
         self.steps: Steps
         data = self.data if active.is_all else self.data.take(active.models, self.source)
         if not active.is_all:
-            self.feed.close()
+            self._under_way.close()
+            self.validation: Evaluation | None = None
             del self.source, self.feed, self.steps  # which may take all the room that there is
         with self.backend.session():
             self.source, self.feed = data.feed(trainer, trainer.batch_size, explicit=self.order is not None)
+        self._under_way.callback(self.feed.close)
         self.steps = Steps(trainer, self.source, data.targets, trainer.clock, trainer.numbers)
         self.source = self.feed.source = self.steps.source
         self.validation = None if self.checked is None else self._evaluation(*self.checked)
+
+    def _train_fewer(self) -> None:
+        """Train without the models that have stopped, if there is room for the others beside the whole stack."""
+        self.active.bring_all()
+        try:
+            fewer = Active(self.trainer, np.flatnonzero(~self.skip))
+        except OutOfMemory:
+            return
+        self.train_only(fewer)
+
+    def _come_together(self) -> None:
+        """Let the whole stack have all, and be what those see from now on who look at the run's models."""
+        self.active.bring_all()
+        self.active = Active(self.trainer)
+        self._present[:] = [self.active]
+
+    def _network(self) -> Callable[[], Network]:
+        """Return what gives the network, with the weights that its models have at that moment."""
+        net, present = self.net, self._present
+
+        def network() -> Network:
+            present[0].bring_weights()
+            return net
+
+        return network
 
     def _keeper(self) -> WeightCopy:
         """Return a place for a copy of the weights of the whole stack."""
@@ -178,7 +207,7 @@ class TrainingRun:
             self.source.batch,
             f"{self.backend.name} on {self.backend.device}",
             self._keeper,
-            lambda: self.net,
+            self._network(),
             self.epoch - self.first,
         )
         end = self.first + self.epochs
@@ -186,14 +215,13 @@ class TrainingRun:
             for monitor in self.monitors:
                 ends.callback(monitor.training_ended)
                 monitor.training_began(info)
-            ends.callback(lambda: self.feed.close())
-            ends.callback(lambda: self.active.bring_all())  # before the monitors, which may give weights back
+            ends.callback(self._under_way.close)
+            ends.callback(self._come_together)  # before the monitors, which may give weights back
             if self.saving is not None:
                 self.saving.restore_monitors()
             while self.epoch < end and not self.skip.all():
                 if self.active.worth_rebuilding(self.skip):
-                    self.active.bring_all()
-                    self.train_only(Active(self.trainer, np.flatnonzero(~self.skip)))
+                    self._train_fewer()
                 self.mark("epoch", self._epoch)(self.epoch, self.first)
                 self.epoch += 1
                 if self.saving is not None:

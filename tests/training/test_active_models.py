@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from gpumlp import EarlyStopping, Folds, KeepBest, Network, Trainer, schedules
+from gpumlp.errors import OutOfMemory
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
 from gpumlp.training import active
+from gpumlp.training.data_set import TrainingSet
 from gpumlp.training.monitors import Monitor, Stop
 
 N = 6
@@ -122,6 +124,76 @@ def test_early_stopping_gives_every_model_its_best_weights_back(members, backend
     assert sizes
     best = np.nanmin(history["validation_cost"], axis=0)
     assert np.allclose(net.evaluate(*data(15))["cost"], best, rtol=1e-9)
+
+
+class LookAtEachStep(Monitor):
+    """Remembers the weights after each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def training_began(self, run):
+        self.network = run.network
+
+    def step_ended(self, step):
+        net = self.network()
+        self.seen.append(np.array(net.backend.to_host(net.parameters.theta)))
+
+
+def test_a_monitor_sees_the_weights_of_each_step(members, backend, monkeypatch):
+    look, other = LookAtEachStep(), LookAtEachStep()
+    sizes = rebuilt(monkeypatch)
+    run(members, backend, [look, StopAt([1, 1, 4, 4, 4, 4])], epochs=3)
+    assert sizes == [4]
+    never(monkeypatch)
+    run(members, backend, [other, StopAt([1, 1, 4, 4, 4, 4])], epochs=3)
+    for mine, its in zip(look.seen, other.seen, strict=True):
+        assert np.allclose(mine, its, rtol=1e-10, atol=1e-12)
+
+
+class Keeps(Monitor):
+    """Keeps weights in the place of its first fit, as long as it lives."""
+
+    keeper = None
+
+    def training_began(self, run):
+        self.keeper = self.keeper or run.keeper()
+
+    def epoch_ended(self, report):
+        self.keeper.save(report.active)
+
+
+def test_a_keeper_of_an_earlier_fit_changes_nothing_of_a_later_one(members, backend):
+    found = []
+    for monitors in ([], [Keeps()]):
+        net, trainer, _ = run(members, backend, [StopAt([1, 1, 4, 4, 4, 4]), *monitors], epochs=3)
+        trainer.fit(*data(), 2, monitors=monitors)
+        found.append(net.predict(data()[0]))
+    assert np.array_equal(*found)
+
+
+def full(*arguments):
+    raise OutOfMemory("no room")
+
+
+def test_where_there_is_no_room_to_rebuild_a_stack_its_models_go_on_all_the_same(members, backend, monkeypatch):
+    monkeypatch.setattr(active, "part_of", full)
+    net, _, history = run(members, backend, [StopAt([2, 7, 1, 4, 7, 4])])
+    never(monkeypatch)
+    its_net, _, its_history = run(members, backend, [StopAt([2, 7, 1, 4, 7, 4])])
+    assert np.array_equal(net.predict(data()[0]), its_net.predict(data()[0]))
+    assert np.array_equal(history["cost"], its_history["cost"], equal_nan=True)
+
+
+def test_what_goes_wrong_while_a_stack_is_rebuilt_is_told(members, backend, monkeypatch):
+    source = TrainingSet.source
+
+    def full_then(data, trainer, *arguments):
+        return source(data, trainer, *arguments) if trainer.net.n_models == N else full()
+
+    monkeypatch.setattr(TrainingSet, "source", full_then)
+    with pytest.raises(OutOfMemory, match="no room"):
+        run(members, backend, [StopAt([1, 1, 9, 9, 9, 9])])
 
 
 def test_neighbours_are_copied_together():
