@@ -129,6 +129,20 @@ def test_normalised_members_have_to_be_alike():
         Network.mixed([build(normalisation="layer"), build((5, 3, 3), normalisation="layer")], backend="numpy")
 
 
+def test_weights_of_a_mixed_stack_have_zeros_beyond_a_models_own(backend):
+    members = members_of(6)
+    net = Network.mixed(members, backend=backend)
+    for m, member in enumerate(members):
+        own = net.alone(m)
+        for l, (W, b) in enumerate(zip(net.weights, net.biases, strict=True)):
+            n_out, n_in = member.architecture.sizes[l + 1], member.architecture.sizes[l]
+            assert np.array_equal(W[m, :n_out, :n_in], own.weights[l][0])
+            assert np.array_equal(b[m, :n_out], own.biases[l][0])
+            assert not W[m, n_out:].any()
+            assert not W[m, :, n_in:].any()
+            assert not b[m, n_out:].any()
+
+
 def test_an_empty_stack_is_refused():
     with pytest.raises(ConfigurationError, match="at least one member"):
         Network.mixed([], backend="numpy")
@@ -137,6 +151,7 @@ def test_an_empty_stack_is_refused():
 def test_what_works_on_models_that_are_alike_says_so():
     net = Network.mixed([build(), build((5, 3, 3))], backend="numpy")
     X, Y = data()
-    for call in (lambda: net.forward(X), lambda: net.backpropagate(X, Y), lambda: net.set_weights(0, np.ones((4, 5)))):
+    calls = (lambda: net.forward(X), lambda: net.backpropagate(X, Y), lambda: net.set_weights(0, np.ones((4, 5))))
+    for call in (*calls, lambda: net.dropout):
         with pytest.raises(ConfigurationError, match=r"take one out of it: net\.alone\(0\)"):
             call()
