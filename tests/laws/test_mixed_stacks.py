@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpumlp import Network, Trainer
-from gpumlp.errors import ConfigurationError
+from gpumlp import Network, SavedModel, Trainer
+from gpumlp.convert import one_of, save_safetensors
+from gpumlp.errors import ConfigurationError, GpumlpError
 from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
@@ -155,3 +156,29 @@ def test_what_works_on_models_that_are_alike_says_so():
     for call in (*calls, lambda: net.dropout):
         with pytest.raises(ConfigurationError, match=r"take one out of it: net\.alone\(0\)"):
             call()
+
+
+def test_weights_of_a_mixed_stack_are_padded_with_zeros(backend):
+    net = Network.mixed(members_of(5), backend=backend)
+    for m in range(5):
+        for W, own in zip(net.weights, net.alone(m).weights, strict=True):
+            n_out, n_in = own.shape[1:]
+            assert np.array_equal(W[m, :n_out, :n_in], own[0])
+            assert not W[m, n_out:].any()
+            assert not W[m, :, n_in:].any()
+
+
+@pytest.mark.parametrize(
+    "save", [lambda m, p: m.save(p / "m.npz"), lambda m, p: save_safetensors(m, p / "m.safetensors")]
+)
+def test_a_mixed_stack_is_not_saved_as_if_its_models_were_alike(save, tmp_path):
+    net = Network.mixed([build(), build((5, 3, 3))], backend="numpy")
+    with pytest.raises(GpumlpError, match=r"stack of 2 kinds.*one_of\(model, 0\)"):
+        save(SavedModel(net, "classification", np.arange(3)), tmp_path)
+    assert not list(tmp_path.iterdir())
+    save(one_of(SavedModel(net, "classification", np.arange(3)), 1), tmp_path)
+
+
+def test_dropout_of_a_mixed_stack_is_asked_of_its_members():
+    with pytest.raises(ConfigurationError, match=r"take one out of it: net\.alone\(0\)"):
+        assert Network.mixed([build(), build((5, 3, 3))], backend="numpy").dropout

@@ -117,6 +117,39 @@ def test_a_model_that_diverges_late_is_given_its_last_finite_weights(members, ba
     assert all(np.array_equal(x, y) for x, y in zip(net.alone(3).weights, before, strict=True))
 
 
+class Explode(Monitor):
+    """Has a model diverge in the epoch that follows one."""
+
+    def __init__(self, model, after):
+        self.model, self.after = model, after
+
+    def epoch_ended(self, report):
+        if report.epoch == self.after:
+            net = self.trainer.net
+            self.weights = [w.copy() for w in net.alone(self.model).weights]
+            self.trainer.hyper.values["eta"][:, self.model] = 1e300
+
+
+def test_a_model_that_diverges_in_a_rebuilt_stack_is_given_its_last_finite_weights(members, backend, monkeypatch):
+    net = Network.mixed(members, dtype="float64", backend=backend)
+    explode, sizes = Explode(3, after=3), rebuilt(monkeypatch)
+    explode.trainer = trainer = Trainer(net, batch_size=8, learning_rate=0.05, on_divergence="stop")
+    trainer.fit(*data(), 6, monitors=[StopAt([1, 1, 9, 9, 9, 9]), explode])
+    assert sizes == [4, 3]
+    assert trainer.has_diverged.tolist() == [False, False, False, True, False, False]
+    assert all(np.array_equal(x, y) for x, y in zip(net.alone(3).weights, explode.weights, strict=True))
+
+
+def test_a_model_that_stops_in_a_rebuilt_stack_stays_as_it_is(members, backend, monkeypatch):
+    sizes, ends = rebuilt(monkeypatch), [1, 1, 9, 3, 9, 9]
+    monkeypatch.setattr(active, "WORTH_REBUILDING", 0.3)
+    net, *_ = run(members, backend, [StopAt(ends)], epochs=5)
+    assert sizes == [4]
+    its_net, *_ = run(members, backend, [StopAt(ends)], epochs=3)
+    for x, y in zip(net.alone(3).weights, its_net.alone(3).weights, strict=True):
+        assert np.allclose(x, y, rtol=1e-10, atol=1e-12)
+
+
 def test_early_stopping_gives_every_model_its_best_weights_back(members, backend, monkeypatch):
     stopping = EarlyStopping("validation_cost", patience=1)
     sizes = rebuilt(monkeypatch)
@@ -135,13 +168,26 @@ class LookAtEachStep(Monitor):
     def training_began(self, run):
         self.network = run.network
 
-    def step_ended(self, step):
+    def look(self):
         net = self.network()
-        self.seen.append(np.array(net.backend.to_host(net.parameters.theta)))
+        return net.backend.to_host(net.parameters.theta)
+
+    def step_ended(self, step):
+        self.seen.append(np.array(self.look()))
 
 
-def test_a_monitor_sees_the_weights_of_each_step(members, backend, monkeypatch):
-    look, other = LookAtEachStep(), LookAtEachStep()
+class KeepEachStep(LookAtEachStep):
+    def training_began(self, run):
+        self.keeper = run.keeper()
+
+    def look(self):
+        self.keeper.save(np.ones(N, bool))
+        return self.keeper.kept()
+
+
+@pytest.mark.parametrize("Look", [LookAtEachStep, KeepEachStep])
+def test_a_monitor_sees_the_weights_of_each_step(Look, members, backend, monkeypatch):
+    look, other = Look(), Look()
     sizes = rebuilt(monkeypatch)
     run(members, backend, [look, StopAt([1, 1, 4, 4, 4, 4])], epochs=3)
     assert sizes == [4]
