@@ -19,9 +19,17 @@ METADATA = "__metadata__"  # the entry of the head that holds texts by name
 MAX_HEAD = 32 * 2**20  # bytes; the names of a million features, escaped, stay below
 N_LENGTH = 8  # bytes that say how long the head is
 DTYPES: dict[Any, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
+    "I8": np.dtype("<i1"),
+    "I16": np.dtype("<i2"),
+    "I32": np.dtype("<i4"),
     "I64": np.dtype("<i8"),
+    "U8": np.dtype("<u1"),
+    "U16": np.dtype("<u2"),
+    "U32": np.dtype("<u4"),
+    "U64": np.dtype("<u8"),
     "BOOL": np.dtype("?"),
 }
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import gpumlp
+import gpumlp.convert
 from gpumlp.data import OneHot, QuantileNormaliser, Standardiser, Table
 from gpumlp.errors import ConfigurationError, ModelFileError
 from gpumlp.formulas.activations import ACTIVATIONS
+from gpumlp.network.architecture import build_architecture
+from gpumlp.network.members import Member
 from gpumlp.saved_model import HEADER, VERSION, SavedModel
 
 X = np.random.default_rng(0).standard_normal((9, 3))
@@ -267,6 +270,18 @@ def test_a_normalised_model_comes_back_with_its_statistics(tmp_path):
     for found, wanted in zip(loaded.network.normalising, model.network.normalising, strict=True):
         assert found.keys() == wanted.keys()
         assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("write", [lambda model, path: model.save(path), gpumlp.convert.save_safetensors])
+def test_a_stack_of_different_networks_is_refused(write, tmp_path):
+    nets = [build_architecture((3, n, 2), "relu", "softmax", "categorical_cross_entropy") for n in (4, 5)]
+    net = gpumlp.Network.mixed([Member(net, (0.0,)) for net in nets])
+    model = SavedModel(net, "classification", np.arange(2))
+    with pytest.raises(ModelFileError, match=r"a stack of 2 kinds.*convert\.one_of\(model, 0\)"):
+        write(model, tmp_path / "model.npz")
+    assert list(tmp_path.iterdir()) == []
+    one = gpumlp.convert.one_of(model, 1)
+    assert np.array_equal(gpumlp.load(one.save(tmp_path / "one")).outputs(X)[0], net.predict(X)[1])
 
 
 def test_a_file_from_before_there_was_normalisation_is_read(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -131,7 +132,7 @@ class Network:
         if room:
             self.architecture = replace(self.architecture, sizes=room)
         self.runs = runs if len(runs) > 1 or runs[0].architecture.sizes != self.sizes else ()
-        self.n_models, self.dropout = len(members), members[0].dropout
+        self.n_models = len(members)
         self.seeds, self.model_ids = tuple(m.seed for m in members), tuple(m.model_id for m in members)
         layout = ParameterLayout(self.architecture.sizes, self.architecture.normalisation)
         self.parameters = Parameters(backend, layout, self.n_models)
@@ -180,6 +181,12 @@ class Network:
     @initialiser.setter
     def initialiser(self, given: str | Initialiser) -> None:
         self.members = tuple(replace(m, initialiser=get_initialiser(given)) for m in self.members)
+
+    @property
+    def dropout(self) -> tuple[float, ...]:
+        """Share of units dropped, by hidden layer; raises ConfigurationError for a mixed stack."""
+        self._check_alike("dropout")
+        return self.members[0].dropout
 
     @property
     def is_mixed(self) -> bool:
@@ -278,7 +285,13 @@ class Network:
         Of a mixed stack a copy in which models have zeros beyond their own sizes; `take` and `set_weights` of `alone`
         networks are the way to single models.
         """
-        return [self.backend.to_host(W) for W in self.parameters.W]
+        if not self.is_mixed or self.backend.pads_models:
+            return [self.backend.to_host(W) for W in self.parameters.W]
+        padded = [np.zeros(W.shape, self.dtype) for W in self.parameters.W]
+        for m in range(self.n_models):
+            for W, out in zip(self._tensors(m), padded, strict=False):  # W by layer come first
+                out[m][tuple(map(slice, W.shape))] = W
+        return padded
 
     @property
     def biases(self) -> list[HostArray]:
@@ -370,8 +383,7 @@ class Network:
         name = None if backend == "auto" else backend
         there = get_backend(name, device, self.dtype, self._precision_at(name, device, precision))
         parameters = Parameters(there, self.parameters.layout, self.n_models)
-        before = Network._of(self.members, self.backend)
-        before.parameters = self.parameters
+        before = copy(self)
         self.backend, self.parameters = there, parameters
         if self.is_mixed and before.backend.pads_models != there.pads_models:
             for m in range(self.n_models):

@@ -25,8 +25,13 @@ MAX_HEADER = 16 * 2**20  # bytes; a header with a million feature names stays be
 
 
 def header_of(model: SavedModel) -> dict[str, Any]:
-    """Return what a file says of a model beside its arrays; raise ModelFileError if names would mislead."""
+    """Return what a file says of a model beside its arrays; raise ModelFileError for what it cannot say."""
     net = model.network
+    if net.is_mixed:
+        raise ModelFileError(
+            f"a model file holds models that are alike, this is a stack of {len(net.runs)} kinds; save them one by "
+            "one: gpumlp.convert.one_of(model, 0)"
+        )
     check_names(net)
     preparation = _preparation(model)
     return {

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.network.network import Network
+from gpumlp.shapes import is_on_device
 from gpumlp.training.monitors import EpochReport, Monitor
 
 SAMPLE = 256  # rows that are enough for a mean
@@ -25,7 +26,8 @@ class DeltaNorms(Monitor):
 
     def __init__(self, net: Network, X: Any, Y: Any, rows: int = SAMPLE) -> None:
         chosen = np.unique(np.linspace(0, len(X) - 1, min(rows, len(X))).astype(int))
-        self._net, self._X, self._Y = net, X[chosen], Y[chosen]
+        self._net = net
+        self._X, self._Y = (x[chosen] if is_on_device(x) else np.asarray(x)[chosen] for x in (X, Y))
 
     def epoch_ended(self, report: EpochReport) -> None:
         for l, delta in enumerate(self._net.backpropagate(self._X, self._Y).delta):

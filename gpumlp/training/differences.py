@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from operator import methodcaller
 from typing import Any
 
 from gpumlp.errors import CheckpointError
@@ -14,7 +15,7 @@ LONGEST = 60  # characters of a value that is told
 
 def expect_same(what: str, saved: Any, here: Any) -> None:
     """Raise CheckpointError, naming what differs, unless two trees of plain values are the same as JSON."""
-    found = list(_differences(saved, json.loads(json.dumps(here, default=int)), ""))
+    found = list(_differences(saved, json.loads(json.dumps(here, default=methodcaller("item"))), ""))
     if found:
         told = "; ".join(found[:MOST]) + ("; and more" if len(found) > MOST else "")
         raise CheckpointError(

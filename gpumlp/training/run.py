@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumlp.backends.protocol import FIRST_BAD, BatchSource
-from gpumlp.errors import ConfigurationError, DivergenceError
+from gpumlp.errors import ConfigurationError, DivergenceError, OutOfMemory
 from gpumlp.network.evaluation import Evaluation, read_tally
 from gpumlp.network.kinds import bring
 from gpumlp.network.network import Network
@@ -80,6 +80,7 @@ class TrainingRun:
         self.skip[:] = trainer.has_diverged  # a monitor stops one fit only
         self.data, self.checked = data, checked
         self._present: list[Active] = []  # the one there is, for those that may not hold on to the run and its buffers
+        self._under_way = ExitStack()  # closes the feed there is
         self.train_only(Active(trainer))
         self.history = trainer.history = History(self.net.model_ids)
         self.history.stopped.update(trainer.diverged)
@@ -109,21 +110,33 @@ class TrainingRun:
         self.steps: Steps
         data = self.data if active.is_all else self.data.take(active.models, self.source)
         if not active.is_all:
-            self.feed.close()
+            self._under_way.close()
+            self.validation: Evaluation | None = None
             del self.source, self.feed, self.steps  # which may take all the room that there is
         with self.backend.session():
             self.source, self.feed = data.feed(trainer, trainer.batch_size, explicit=self.order is not None)
+        self._under_way.callback(self.feed.close)
         self.steps = Steps(trainer, self.source, data.targets, trainer.clock, trainer.numbers)
         self.source = self.feed.source = self.steps.source
         self.validation = None if self.checked is None else self._evaluation(*self.checked)
 
-    def _keeper(self) -> WeightCopy:
-        """Return a place for a copy of the weights of the whole stack."""
-        present = self._present
-        return WeightCopy(self.net, lambda: present[0])
+    def _train_fewer(self) -> None:
+        """Train without the models that have stopped, if there is room for the others beside the whole stack."""
+        self.active.bring_all()
+        try:
+            fewer = Active(self.trainer, np.flatnonzero(~self.skip))
+        except OutOfMemory:
+            return
+        self.train_only(fewer)
+
+    def _come_together(self) -> None:
+        """Let the whole stack have all, and be what those see from now on who look at the run's models."""
+        self.active.bring_all()
+        self.active = Active(self.trainer)
+        self._present[:] = [self.active]
 
     def _network(self) -> Callable[[], Network]:
-        """Return what returns the whole stack with its present weights."""
+        """Return what gives the network, with the weights that its models have at that moment."""
         net, present = self.net, self._present
 
         def network() -> Network:
@@ -132,10 +145,10 @@ class TrainingRun:
 
         return network
 
-    def _bring_all(self) -> None:
-        """Let the whole stack have what the models have that were trained in the end, and be what there is from now."""
-        self.active.bring_all()
-        self._present[:] = [Active(self.trainer)]
+    def _keeper(self) -> WeightCopy:
+        """Return a place for a copy of the weights of the whole stack."""
+        present = self._present
+        return WeightCopy(self.net, lambda: present[0])
 
     def _check_validation(
         self, validation: tuple[Any, Any] | Folds | None, Y: Any, data: TrainingSet | PooledSet
@@ -202,14 +215,13 @@ class TrainingRun:
             for monitor in self.monitors:
                 ends.callback(monitor.training_ended)
                 monitor.training_began(info)
-            ends.callback(lambda: self.feed.close())
-            ends.callback(self._bring_all)  # before the monitors, which may give weights back
+            ends.callback(self._under_way.close)
+            ends.callback(self._come_together)  # before the monitors, which may give weights back
             if self.saving is not None:
                 self.saving.restore_monitors()
             while self.epoch < end and not self.skip.all():
                 if self.active.worth_rebuilding(self.skip):
-                    self.active.bring_all()
-                    self.train_only(Active(self.trainer, np.flatnonzero(~self.skip)))
+                    self._train_fewer()
                 self.mark("epoch", self._epoch)(self.epoch, self.first)
                 self.epoch += 1
                 if self.saving is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpumlp import Network, Trainer
-from gpumlp.errors import ConfigurationError
+from gpumlp import Network, SavedModel, Trainer
+from gpumlp.convert import one_of, save_safetensors
+from gpumlp.errors import ConfigurationError, GpumlpError
 from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
@@ -129,6 +130,20 @@ def test_normalised_members_have_to_be_alike():
         Network.mixed([build(normalisation="layer"), build((5, 3, 3), normalisation="layer")], backend="numpy")
 
 
+def test_weights_of_a_mixed_stack_have_zeros_beyond_a_models_own(backend):
+    members = members_of(6)
+    net = Network.mixed(members, backend=backend)
+    for m, member in enumerate(members):
+        own = net.alone(m)
+        for l, (W, b) in enumerate(zip(net.weights, net.biases, strict=True)):
+            n_out, n_in = member.architecture.sizes[l + 1], member.architecture.sizes[l]
+            assert np.array_equal(W[m, :n_out, :n_in], own.weights[l][0])
+            assert np.array_equal(b[m, :n_out], own.biases[l][0])
+            assert not W[m, n_out:].any()
+            assert not W[m, :, n_in:].any()
+            assert not b[m, n_out:].any()
+
+
 def test_an_empty_stack_is_refused():
     with pytest.raises(ConfigurationError, match="at least one member"):
         Network.mixed([], backend="numpy")
@@ -137,6 +152,33 @@ def test_an_empty_stack_is_refused():
 def test_what_works_on_models_that_are_alike_says_so():
     net = Network.mixed([build(), build((5, 3, 3))], backend="numpy")
     X, Y = data()
-    for call in (lambda: net.forward(X), lambda: net.backpropagate(X, Y), lambda: net.set_weights(0, np.ones((4, 5)))):
+    calls = (lambda: net.forward(X), lambda: net.backpropagate(X, Y), lambda: net.set_weights(0, np.ones((4, 5))))
+    for call in (*calls, lambda: net.dropout):
         with pytest.raises(ConfigurationError, match=r"take one out of it: net\.alone\(0\)"):
             call()
+
+
+def test_weights_of_a_mixed_stack_are_padded_with_zeros(backend):
+    net = Network.mixed(members_of(5), backend=backend)
+    for m in range(5):
+        for W, own in zip(net.weights, net.alone(m).weights, strict=True):
+            n_out, n_in = own.shape[1:]
+            assert np.array_equal(W[m, :n_out, :n_in], own[0])
+            assert not W[m, n_out:].any()
+            assert not W[m, :, n_in:].any()
+
+
+@pytest.mark.parametrize(
+    "save", [lambda m, p: m.save(p / "m.npz"), lambda m, p: save_safetensors(m, p / "m.safetensors")]
+)
+def test_a_mixed_stack_is_not_saved_as_if_its_models_were_alike(save, tmp_path):
+    net = Network.mixed([build(), build((5, 3, 3))], backend="numpy")
+    with pytest.raises(GpumlpError, match=r"stack of 2 kinds.*one_of\(model, 0\)"):
+        save(SavedModel(net, "classification", np.arange(3)), tmp_path)
+    assert not list(tmp_path.iterdir())
+    save(one_of(SavedModel(net, "classification", np.arange(3)), 1), tmp_path)
+
+
+def test_dropout_of_a_mixed_stack_is_asked_of_its_members():
+    with pytest.raises(ConfigurationError, match=r"take one out of it: net\.alone\(0\)"):
+        assert Network.mixed([build(), build((5, 3, 3))], backend="numpy").dropout

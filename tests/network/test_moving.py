@@ -4,7 +4,7 @@ from comparing import theta
 
 import gpumlp
 from gpumlp.backends.select import why_unavailable
-from gpumlp.errors import BackendUnavailable, ConfigurationError, UnknownName
+from gpumlp.errors import BackendUnavailable, ConfigurationError, OutOfMemory, UnknownName
 
 
 def data(n=23):
@@ -18,6 +18,17 @@ def network(**options):
 
 def bits(net):
     return theta(net).tobytes()
+
+
+def test_a_network_moves_away_from_where_there_is_no_room(backend, monkeypatch):
+    def full(*arguments, **options):
+        raise OutOfMemory("no room")
+
+    net = network(backend=backend)
+    before = bits(net)
+    monkeypatch.setattr(net.backend, "empty", full)
+    net.move_to("numpy")
+    assert bits(net) == before
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

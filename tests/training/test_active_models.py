@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from gpumlp import EarlyStopping, Folds, KeepBest, Network, Trainer, schedules
+from gpumlp.errors import OutOfMemory
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
 from gpumlp.training import active
+from gpumlp.training.data_set import TrainingSet
 from gpumlp.training.monitors import Monitor, Stop
 
 N = 6
@@ -115,6 +117,39 @@ def test_a_model_that_diverges_late_is_given_its_last_finite_weights(members, ba
     assert all(np.array_equal(x, y) for x, y in zip(net.alone(3).weights, before, strict=True))
 
 
+class Explode(Monitor):
+    """Has a model diverge in the epoch that follows one."""
+
+    def __init__(self, model, after):
+        self.model, self.after = model, after
+
+    def epoch_ended(self, report):
+        if report.epoch == self.after:
+            net = self.trainer.net
+            self.weights = [w.copy() for w in net.alone(self.model).weights]
+            self.trainer.hyper.values["eta"][:, self.model] = 1e300
+
+
+def test_a_model_that_diverges_in_a_rebuilt_stack_is_given_its_last_finite_weights(members, backend, monkeypatch):
+    net = Network.mixed(members, dtype="float64", backend=backend)
+    explode, sizes = Explode(3, after=3), rebuilt(monkeypatch)
+    explode.trainer = trainer = Trainer(net, batch_size=8, learning_rate=0.05, on_divergence="stop")
+    trainer.fit(*data(), 6, monitors=[StopAt([1, 1, 9, 9, 9, 9]), explode])
+    assert sizes == [4, 3]
+    assert trainer.has_diverged.tolist() == [False, False, False, True, False, False]
+    assert all(np.array_equal(x, y) for x, y in zip(net.alone(3).weights, explode.weights, strict=True))
+
+
+def test_a_model_that_stops_in_a_rebuilt_stack_stays_as_it_is(members, backend, monkeypatch):
+    sizes, ends = rebuilt(monkeypatch), [1, 1, 9, 3, 9, 9]
+    monkeypatch.setattr(active, "WORTH_REBUILDING", 0.3)
+    net, *_ = run(members, backend, [StopAt(ends)], epochs=5)
+    assert sizes == [4]
+    its_net, *_ = run(members, backend, [StopAt(ends)], epochs=3)
+    for x, y in zip(net.alone(3).weights, its_net.alone(3).weights, strict=True):
+        assert np.allclose(x, y, rtol=1e-10, atol=1e-12)
+
+
 def test_early_stopping_gives_every_model_its_best_weights_back(members, backend, monkeypatch):
     stopping = EarlyStopping("validation_cost", patience=1)
     sizes = rebuilt(monkeypatch)
@@ -122,6 +157,89 @@ def test_early_stopping_gives_every_model_its_best_weights_back(members, backend
     assert sizes
     best = np.nanmin(history["validation_cost"], axis=0)
     assert np.allclose(net.evaluate(*data(15))["cost"], best, rtol=1e-9)
+
+
+class LookAtEachStep(Monitor):
+    """Remembers the weights after each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def training_began(self, run):
+        self.network = run.network
+
+    def look(self):
+        net = self.network()
+        return net.backend.to_host(net.parameters.theta)
+
+    def step_ended(self, step):
+        self.seen.append(np.array(self.look()))
+
+
+class KeepEachStep(LookAtEachStep):
+    def training_began(self, run):
+        self.keeper = run.keeper()
+
+    def look(self):
+        self.keeper.save(np.ones(N, bool))
+        return self.keeper.kept()
+
+
+@pytest.mark.parametrize("Look", [LookAtEachStep, KeepEachStep])
+def test_a_monitor_sees_the_weights_of_each_step(Look, members, backend, monkeypatch):
+    look, other = Look(), Look()
+    sizes = rebuilt(monkeypatch)
+    run(members, backend, [look, StopAt([1, 1, 4, 4, 4, 4])], epochs=3)
+    assert sizes == [4]
+    never(monkeypatch)
+    run(members, backend, [other, StopAt([1, 1, 4, 4, 4, 4])], epochs=3)
+    for mine, its in zip(look.seen, other.seen, strict=True):
+        assert np.allclose(mine, its, rtol=1e-10, atol=1e-12)
+
+
+class Keeps(Monitor):
+    """Keeps weights in the place of its first fit, as long as it lives."""
+
+    keeper = None
+
+    def training_began(self, run):
+        self.keeper = self.keeper or run.keeper()
+
+    def epoch_ended(self, report):
+        self.keeper.save(report.active)
+
+
+def test_a_keeper_of_an_earlier_fit_changes_nothing_of_a_later_one(members, backend):
+    found = []
+    for monitors in ([], [Keeps()]):
+        net, trainer, _ = run(members, backend, [StopAt([1, 1, 4, 4, 4, 4]), *monitors], epochs=3)
+        trainer.fit(*data(), 2, monitors=monitors)
+        found.append(net.predict(data()[0]))
+    assert np.array_equal(*found)
+
+
+def full(*arguments):
+    raise OutOfMemory("no room")
+
+
+def test_where_there_is_no_room_to_rebuild_a_stack_its_models_go_on_all_the_same(members, backend, monkeypatch):
+    monkeypatch.setattr(active, "part_of", full)
+    net, _, history = run(members, backend, [StopAt([2, 7, 1, 4, 7, 4])])
+    never(monkeypatch)
+    its_net, _, its_history = run(members, backend, [StopAt([2, 7, 1, 4, 7, 4])])
+    assert np.array_equal(net.predict(data()[0]), its_net.predict(data()[0]))
+    assert np.array_equal(history["cost"], its_history["cost"], equal_nan=True)
+
+
+def test_what_goes_wrong_while_a_stack_is_rebuilt_is_told(members, backend, monkeypatch):
+    source = TrainingSet.source
+
+    def full_then(data, trainer, *arguments):
+        return source(data, trainer, *arguments) if trainer.net.n_models == N else full()
+
+    monkeypatch.setattr(TrainingSet, "source", full_then)
+    with pytest.raises(OutOfMemory, match="no room"):
+        run(members, backend, [StopAt([1, 1, 9, 9, 9, 9])])
 
 
 def test_neighbours_are_copied_together():

@@ -344,6 +344,12 @@ def test_a_monitor_of_ones_own_goes_on(steps, tmp_path):
     assert again.sums.tobytes() == whole.sums.tobytes()
 
 
+def test_a_monitor_goes_on_with_an_option_that_is_a_number_of_numpy(tmp_path):
+    delta = np.float32(0.1)
+    broken_off("numpy", tmp_path, STEPS, [EarlyStopping(min_delta=delta)])
+    trained("numpy", [EarlyStopping(min_delta=delta)], Checkpoints(tmp_path), resume=True)
+
+
 WATCHERS = {
     "another kind": ([KeepBest()], [EarlyStopping()], "EarlyStopping"),
     "one more": ([], [KeepBest()], "KeepBest"),
@@ -612,6 +618,15 @@ def test_a_wish_to_stop_writes_one_at_the_next_step_and_ends_the_fit(backend, tm
         trained(backend, [Stops()], checkpoints)
     assert checkpoints.newest.name == "step-000000000002.safetensors"
     expect_same_training(trained(backend), trained(backend, checkpoints=Checkpoints(tmp_path), resume=True))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", ">f8"])
+def test_numbers_of_every_kind_come_back(dtype, tmp_path):
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    write_checkpoint(tmp_path / "c", {"array": array})
+    found = read_checkpoint(tmp_path / "c")["array"]
+    assert found.dtype == array.dtype.newbyteorder("<")
+    assert np.array_equal(found, array)
 
 
 def test_a_checkpoint_is_read_by_the_library_of_the_format(tmp_path):

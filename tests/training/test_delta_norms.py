@@ -15,6 +15,13 @@ def test_the_norms_of_deltas_are_those_of_a_pass_back_after_the_epoch(backend):
         assert np.allclose(history[f"delta_{l}"][-1], np.abs(delta).mean(axis=(1, 2)))
 
 
+def test_lists_are_as_good_as_arrays():
+    net, (X, y) = classifier(), labelled()
+    history = gpumlp.Trainer(net).fit(X.tolist(), y.tolist(), 1, monitors=[DeltaNorms(net, X.tolist(), y.tolist())])
+    wanted = np.abs(net.backpropagate(X, y).delta[0]).mean(axis=(1, 2), dtype=np.float64)
+    assert np.array_equal(history["delta_0"][-1], wanted)
+
+
 def test_measuring_deltas_changes_nothing(backend):
     plain, watched = classifier(backend=backend), classifier(backend=backend)
     X, y = labelled()
