@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpumlp import Network, SavedModel, Trainer
+from gpumlp import Folds, Network, SavedModel, Trainer, costs, schedules
 from gpumlp.convert import one_of, save_safetensors
 from gpumlp.errors import ConfigurationError, GpumlpError
 from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
+from gpumlp.training import active
+from gpumlp.training.monitors import Monitor, Stop
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "softplus", "leaky_relu(slope=0.2)")
 
 
-def members_of(n, n_layers=2, seed=0, n_in=5, n_out=3, smoothing=False):
+def members_of(n, n_layers=2, seed=0, n_in=5, n_out=3, smoothing=False, one_seed=False):
     """Return members that differ in all that may differ, some of them alike and side by side."""
     draw = np.random.default_rng(seed)
     found = []
@@ -24,8 +26,10 @@ def members_of(n, n_layers=2, seed=0, n_in=5, n_out=3, smoothing=False):
             widths = [int(w) for w in draw.integers(1, 20, n_layers)]
             activations = [str(a) for a in draw.choice(ACTIVATIONS, n_layers)]
             dropout = tuple(float(r) for r in draw.choice([0.0, 0.25, 0.5], n_layers))
-        net = build_architecture((n_in, *widths, n_out), activations, "softmax", "categorical_cross_entropy")
-        found.append(Member(net, dropout, seed=i // 2, model_id=i, initialiser=("he", "glorot", "nielsen")[i % 3]))
+        cost = costs.categorical_cross_entropy(0.1 * (i % 4) if smoothing else 0.0)
+        net = build_architecture((n_in, *widths, n_out), activations, "softmax", cost)
+        seed, initialiser = 0 if one_seed else i // 2, ("he", "glorot", "nielsen")[i % 3]
+        found.append(Member(net, dropout, seed, model_id=i, initialiser=initialiser))
     return found
 
 
@@ -62,6 +66,59 @@ def test_each_model_of_a_mixed_stack_is_trained_as_alone(backend, dtype, n_layer
         assert difference(net.predict(data()[0])[m], solo.predict(data()[0])[0]) <= near
         for name in ("cost", "validation_cost"):
             assert difference(history[name][:, m], its_history[name][:, 0]) <= near
+
+
+class StopAt(Monitor):
+    """Stops each model after an epoch of its own."""
+
+    def __init__(self, ends):
+        self.ends = np.asarray(ends)
+
+    def epoch_ended(self, report):
+        return Stop("enough", self.ends <= report.epoch)
+
+
+SCHEDULES = (
+    "cosine",
+    "constant",
+    schedules.exponential(0.8),
+    schedules.ReduceOnPlateau("cost", 0.5, 0, threshold=10.0),
+)
+TOGETHER = [{"steps_per_launch": 3}, {"micro_batch": 3}, {"steps_per_launch": 2, "micro_batch": 4}]
+
+
+@pytest.mark.parametrize("together", TOGETHER, ids=str)
+@pytest.mark.parametrize("shuffle", [True, "shared"])
+def test_all_that_models_may_have_of_their_own_goes_together(shuffle, together, backend, monkeypatch):
+    n, epochs, draw = 6, 6, np.random.default_rng(2)
+    members = members_of(n, smoothing=True, one_seed=shuffle == "shared")
+    (X, y), weights = data(), draw.uniform(0, 2, (n, 37))
+    trained, seen = (tuple(draw.permutation(37)[:k] for k in sizes) for sizes in ((29, 31, 26), (9, 13, 11)))
+    of_model, ends = (2, 0, 1, 1, 0, 2), np.array([2, 6, 1, 4, 6, 4])
+    rates, rebuilt, build = 10.0 ** np.linspace(-3, -1, n), [], active.part_of
+    monkeypatch.setattr(active, "part_of", lambda whole, models: rebuilt.append(len(models)) or build(whole, models))
+
+    def fit(some, monitor, folds, validation, **options):
+        net = Network.mixed([members[m] for m in some], dtype="float64", backend=backend)
+        own = {"learning_rate": rates[some], "schedule": [SCHEDULES[m % 4] for m in some]}
+        own |= {"l2": 0.01 * np.array(some), "clip_norm": 0.1 + 0.1 * np.array(some)}
+        trainer = Trainer(net, "momentum", batch_size=8, shuffle=shuffle, **own, **options)
+        history = trainer.fit(
+            X, y, epochs, validation, sample_weight=weights[some], folds=folds, monitors=[StopAt(monitor)]
+        )
+        return net, history
+
+    net, history = fit(list(range(n)), ends, Folds(trained, of_model), Folds(seen, of_model), **together)
+    assert rebuilt == [4, 2]
+    for m in range(n):
+        of_one = (Folds((rows[of_model[m]],), (0,)) for rows in (trained, seen))
+        solo, its_history = fit([m], ends[[m]], *of_one)
+        alone = net.alone(m)
+        for found, expected in zip(alone.weights + alone.biases, solo.weights + solo.biases, strict=True):
+            assert difference(found, expected) <= 1e-10
+        for name in ("cost", "validation_cost", "validation_accuracy", "learning_rate"):
+            assert difference(history[name][: ends[m], m], its_history[name][:, 0]) <= 1e-10
+            assert len(its_history[name]) == ends[m]
 
 
 @pytest.mark.parametrize("rule", list(RULES))

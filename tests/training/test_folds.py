@@ -257,8 +257,6 @@ def test_models_of_a_stack_smooth_labels_each_as_its_cost_says(shuffle, folds, d
 
 @pytest.mark.parametrize("validation", [folds_of(9, 9, 10, seed=5), None], ids=["own rows", "all rows"])
 def test_a_model_with_a_fold_learns_as_alone_beside_models_of_other_sizes(validation, backend):
-    if backend == "cuda":
-        pytest.skip("stacks of several sizes are not padded on cuda yet")
     X, y = labelled(N_ROWS)
     check_members(members(*MIXED), backend, X, y, UNEVEN, validation)
 
