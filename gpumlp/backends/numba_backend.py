@@ -17,7 +17,16 @@ from gpumlp.backends import numba_crew, threads
 from gpumlp.backends.numba_batches import batch_stages
 from gpumlp.backends.numba_blas import gemm_address, product_call
 from gpumlp.backends.numba_joined import JoinedSteps, can_be_joined, thread_clock
-from gpumlp.backends.numba_layout import PIECE_UNITS, After, chunks_of_rows, flat, model_flat, row_ranges, weight
+from gpumlp.backends.numba_layout import (
+    PIECE_UNITS,
+    After,
+    chunks_of_rows,
+    flat,
+    model_flat,
+    row_ranges,
+    rows_at_once,
+    weight,
+)
 from gpumlp.backends.numba_normalisation import normalisation, normalised_delta_stages
 from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Program, Room, Runs, Stage, bind
 from gpumlp.backends.numba_source import Loop, loop, rule_loop
@@ -41,6 +50,7 @@ from gpumlp.formulas.term import record
 from gpumlp.randomness.streams import DROPOUT, dropout_threshold
 
 PIECE_WORK = 200_000  # multiplications of a product that are worth a thread
+FEW_UNITS = 12  # of an output layer, for which rows lie side by side
 NORM_PIECE = 16384  # numbers of a gradient whose squares are summed together
 MULTIPLICATION = 0.01  # nanoseconds of one of a product
 MASK_OPERATIONS, HIT_OPERATIONS, UPDATE_OPERATIONS = 30, 20, 15
@@ -160,9 +170,11 @@ class NumbaBackend(NumpyBackend):
         outputs = [a_out.reshape(-1)] if in_place else [z.reshape(-1), a_out.reshape(-1)]
 
         def activate(models: range, rows: slice, units: slice, room: Room) -> list[Call]:
-            calls = []
+            calls, n_units = [], units.stop - units.start
+            repeated = room("biases", n_units * (rows_at_once(n) if n_units == n else 1), self.dtype)
             for first, last in row_ranges(models, rows, batch):
-                calls.append(bind(run, *biases, batch, n, first, last, units.start, units.stop, *outputs))
+                place = (batch, n, first, last, units.start, units.stop)
+                calls.append(bind(run, *biases, *place, repeated, *outputs))
                 if drop is not None:
                     calls.append(drop(first, last, units, room))
             return calls
@@ -244,7 +256,8 @@ class NumbaBackend(NumpyBackend):
         """Do what `output_delta` does; without delta and db, what `evaluate` does."""
         n_models, n_rows, n = z.shape
         rows_of_chunk, n_chunks = chunks_of_rows(n_rows, n)
-        run, operations = output_loop(formulas, activation, self.dtype)
+        few = n <= FEW_UNITS
+        run, operations = output_loop(formulas, activation, self.dtype, few)
         nothing = np.empty(0, self.dtype)
         costs, hits = (np.zeros(n_models * n_chunks, np.float64) for _ in range(2))
         partials = np.empty(n_models * n_chunks * n, self.dtype)
@@ -253,7 +266,9 @@ class NumbaBackend(NumpyBackend):
         counts = (tally.counts_hits, tally.threshold is not None, tally.threshold or 0)
 
         def chunks(first: int, last: int, room: Room) -> Call:
-            scratch = room("terms", rows_of_chunk * n, self.dtype), room("sums", rows_of_chunk, self.dtype)
+            size, kinds = rows_of_chunk * n, 4 if few else 1
+            scratch = [room("terms", kinds * size, self.dtype), room("sums", kinds * rows_of_chunk, self.dtype)]
+            scratch += [room("totals", rows_of_chunk, np.float64)] * few
             place = (n_rows, n, rows_of_chunk, delta is not None, *counts, first, last)
             return bind(run, *flat(b), *targets, *shares, *place, *scratch, *outputs)
 
@@ -300,7 +315,7 @@ class NumbaBackend(NumpyBackend):
         outputs = (delta.reshape(-1), *flat(db))
 
         def carry_back(models: range, rows: slice, units: slice, room: Room) -> list[Call]:
-            partial_sums = room("sums of units", units.stop - units.start, self.dtype)
+            partial_sums = room("sums of units", (units.stop - units.start) * rows_at_once(n), self.dtype)
             place = (batch, n, models.start, models.stop, units.start, units.stop)
             return [bind(run, zs, values, *mask, *place, partial_sums, *outputs)]  # BP2, BP3
 
@@ -508,17 +523,22 @@ def n_threads() -> int:
     return threads.count() if threads.divides_products() else 1
 
 
-def output_loop(formulas: OutputDelta, activation: Activation, dtype: Any) -> tuple[Loop, int]:
-    """Return the loop of an output layer, and how many operations it needs for a unit."""
+def output_loop(formulas: OutputDelta, activation: Activation, dtype: Any, few: bool) -> tuple[Loop, int]:
+    """Return the loop of an output layer, and how many operations it needs for a unit.
+
+    few   whether units are so few that the rows of each lie side by side
+    """
     outer = formulas.outer or record(lambda s: s, "s")
     printed = [
         ("cost_term", formulas.term),
         ("cost_outer", outer),
         ("output_delta_value", weighted_delta(formulas.delta)),
     ]
-    if activation.row_wise:
-        return loop("output_layer", dtype, tuple(printed), (("activate", "activate_rows"),)), 40
-    value = value_recording(activation)
-    printed.append(("activation_value", value))
-    run = loop("output_layer", dtype, tuple(printed), (("activate", "activate_units"),))
-    return run, weight(formulas.term) + weight(value) + 4
+    operations = 40
+    if not activation.row_wise:
+        value = value_recording(activation)
+        printed.append(("activation_value", value))
+        operations = weight(formulas.term) + weight(value) + 4
+    name, kind = "output_layer_of_few" if few else "output_layer", "rows" if activation.row_wise else "units"
+    activate = f"activate_few_{kind}" if few else f"activate_{kind}"
+    return loop(name, dtype, tuple(printed), (("activate", activate),)), operations

@@ -37,11 +37,11 @@ class Orders:
     """The rows of a part of an epoch in the order of each model, or of all, computed by a loop.
 
     rows      (n_orders, n), overwritten
-    clock_of  clock_of(room) -> the clock whose POSITION is that of the first row
+    clock     whose POSITION is that of the first row
     """
 
-    def __init__(self, source: BatchSource, rows: Array, clock_of: Callable[[Room], Any]) -> None:
-        self.source, self.rows, self._clock_of = source, rows, clock_of
+    def __init__(self, source: BatchSource, rows: Array, clock: Any) -> None:
+        self.source, self.rows, self._clock = source, rows, clock
         self._keys = np.empty((len(rows), 8), np.uint32)  # of `_present`
         self._counts, self._halves = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
         self._present = (-1, -1)  # turn and epoch
@@ -67,7 +67,7 @@ class Orders:
 
         def some(first: int, last: int, room: Room) -> Call:
             words = room("places", size, np.uint32), room("walking", size, np.uint32), room("outside", size, np.int64)
-            return bind(order, *given, self._clock_of(room), size, first, last, *words, self.rows.reshape(-1))
+            return bind(order, *given, self._clock, size, first, last, *words, self.rows.reshape(-1))
 
         return Atoms(n_orders, 1, n_orders * size * ORDER_OPERATIONS * OPERATION, some)
 
@@ -85,7 +85,7 @@ class NumbaRowWindow(RowWindow):
             super()._fill(epoch, first)
             return
         if self._orders is None:
-            self._orders = Orders(self.source, self.rows, clock_of=lambda room: self._clock)
+            self._orders = Orders(self.source, self.rows, self._clock)
             self._compute = Program([self._orders.stage()], threads.count())
         self._orders.begin_epoch(epoch)
         self._clock[POSITION] = first
@@ -175,7 +175,7 @@ def batch_stages(
     told = (bringing.known, bringing.amount, tally.values[WEIGHT], bringing.ahead.reshape(-1), table, bringing.at)
     begin = bind(loop("begin_step", dtype), clock, source.batch, *told)
     stages: list[Stage] = [Atoms(1, 1, table.size * OPERATION, lambda first, last, room: begin)]
-    stages += taking_stages(source, batch, bringing.window.rows, bringing.at)
+    stages += taking_stages(source, batch, bringing.window.rows, lambda room: bringing.at)
     if not reads_inputs(source):
         bringing.takers.append(take_launch(source.X, batch.a0, block_size))
     if not reads_targets(source):
@@ -203,10 +203,10 @@ def is_read_by_a_loop(source: BatchSource) -> bool:
     return reads_inputs(source) and reads_targets(source)
 
 
-def taking_stages(source: BatchSource, batch: Batch, rows: Array, at: Array) -> list[Stage]:
+def taking_stages(source: BatchSource, batch: Batch, rows: Array, at: Callable[[Room], Array]) -> list[Stage]:
     """Return the stages that fill a0 and y of a batch, as far as there are loops for their dtypes.
 
-    rows   (1 or n_orders, n) row numbers, among which the batch begins at at[0]
+    rows   (1 or n_orders, n) row numbers, among which a thread's batch begins at at(its room)[0]
     """
     stages: list[Stage] = []
     dtype = batch.a0.dtype
@@ -225,16 +225,17 @@ def taking_stages(source: BatchSource, batch: Batch, rows: Array, at: Array) -> 
     return stages
 
 
-def taking(take: Loop, given: Sequence[Any], rows: Array, at: Array, first_row: int, out: Array) -> Atoms:
-    """Return the stage that fills `out` (n_orders or n_models, batch, n) from the rows of the window.
+def taking(
+    take: Loop, given: Sequence[Any], rows: Array, at: Callable[[Room], Array], first_row: int, out: Array
+) -> Atoms:
+    """Return the stage that fills `out` (n_orders or n_models, batch, n) from some of the rows.
 
-    first_row   which row of the batch at at[0] is the first one
+    first_row   which row of the batch is the first one
     """
     n_lines, batch, n = out.shape
     numbers, stride = model_flat(rows)
-    shared = (*given, numbers[first_row:], stride, at, batch)
 
     def some(first: int, last: int, room: Room) -> Call:
-        return bind(take, *shared, first, last, out.reshape(-1))
+        return bind(take, *given, numbers[first_row:], stride, at(room), batch, first, last, out.reshape(-1))
 
     return Atoms(n_lines, batch, n_lines * batch * n * 4 * OPERATION, some)

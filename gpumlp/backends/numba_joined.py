@@ -25,6 +25,11 @@ def thread_clock(room: Room) -> Any:
     return room("clock", 3, np.int64)
 
 
+def place_of_step(room: Room) -> Any:
+    """Return where among the rows of all steps those of the thread's step begin, (1,)."""
+    return room("place of the step", 1, np.int64)
+
+
 def can_be_joined(source: BatchSource, n_models: int) -> bool:
     """Tell whether each model can go through several steps by itself."""
     own_orders = source.keys is not None and len(source.keys) == n_models and n_models > 1
@@ -46,12 +51,15 @@ class JoinedSteps:
         self.n_steps, self.source, self.numbers = n_steps, source, numbers
         self._clock, self._batch, self._tally = clock, batch, tally
         self._ahead = np.empty((n_steps, *numbers.table.shape), numbers.table.dtype)
-        self._orders = Orders(source, np.empty((len(batch.a0), source.batch), np.int64), thread_clock)
+        self._orders = Orders(source, np.empty((len(batch.a0), n_steps * source.batch), np.int64), clock)
         self._program: Program | None = None
         self._prologue, self.stages = self._begin()
 
-    def _begin(self) -> tuple[Stage, list[Stage]]:
-        """Return what sets a thread's clock to the first step, and the stages with which each step begins."""
+    def _begin(self) -> tuple[list[Stage], list[Stage]]:
+        """Return what a thread does before all steps, and the stages with which each step begins.
+
+        The rows of all steps are found at once: that is faster than as many short parts of an order.
+        """
         dtype, numbers, clock = self._batch.a0.dtype, self.numbers, self._clock
         n_models = numbers.table.shape[-1]
 
@@ -61,13 +69,13 @@ class JoinedSteps:
         def begin(first: int, last: int, room: Room) -> Call:
             ahead, table = self._ahead.reshape(-1), numbers.table.reshape(-1)
             place = (self.source.batch, n_models, first, last)
-            return bind(loop("begin_own_step", dtype), clock, *place, ahead, table, thread_clock(room))
+            own = thread_clock(room), place_of_step(room)
+            return bind(loop("begin_own_step", dtype), clock, *place, ahead, table, *own)
 
         work = numbers.table.size * OPERATION
-        stages: list[Stage] = [Atoms(n_models, 1, work, begin), self._orders.stage()]
-        start = np.zeros(1, np.int64)  # the orders are computed batch by batch
-        stages += taking_stages(self.source, self._batch, self._orders.rows, start)
-        return Atoms(n_models, 1, OPERATION, reset), stages
+        stages: list[Stage] = [Atoms(n_models, 1, work, begin)]
+        stages += taking_stages(self.source, self._batch, self._orders.rows, place_of_step)
+        return [Atoms(n_models, 1, OPERATION, reset), self._orders.stage()], stages
 
     def build(self, stages: Sequence[Stage]) -> bool:
         """Lay out the program; tell whether its stages let each thread have models of its own."""

@@ -131,28 +131,75 @@ def output_delta_value(z: Real, a: Real, y: Real, c: Real, weight: Real) -> Real
 # ---------------------------------------------------------------- a layer's way forward
 
 
+# A row may be shorter than a vector: some rows are worked on as one, and biases and sums are those of so many rows.
+
+
+def repeat(x: Reals, out: Reals) -> None:
+    """out <- x, again and again."""
+    for i in range(0, out.size, x.size):
+        part = out[i : i + x.size]
+        for j in range(x.size):
+            part[j] = x[j]
+
+
 def forward(
-    b: Reals, b_stride: Int, batch: Int, n: Int, first: Int, last: Int, begin: Int, end: Int, z: Reals, a: Reals
+    b: Reals,
+    b_stride: Int,
+    batch: Int,
+    n: Int,
+    first: Int,
+    last: Int,
+    begin: Int,
+    end: Int,
+    biases: Reals,
+    z: Reals,
+    a: Reals,
 ) -> None:
-    """z <- z + b, a <- f(z) for the rows from `first` on and the units from `begin` on."""
-    for row in range(first, last):
-        biases = b[row // batch * b_stride + begin : row // batch * b_stride + end]
-        zs, values = z[row * n + begin : row * n + end], a[row * n + begin : row * n + end]
-        for j in range(end - begin):
-            t = zs[j] + biases[j]
-            zs[j] = t
-            values[j] = activation_value(t)
+    """z <- z + b, a <- f(z) for the rows from `first` on and the units from `begin` on.
+
+    biases   room for those of as many rows as are worked on as one, of all units if these are several
+    """
+    at_once, row = biases.size // (end - begin), first
+    while row < last:
+        m = row // batch
+        stop = min((m + 1) * batch, last)
+        repeat(b[m * b_stride + begin : m * b_stride + end], biases)
+        while row < stop:
+            n_rows = min(at_once, stop - row)
+            at, size = row * n + begin, n_rows * (end - begin)
+            zs, values = z[at : at + size], a[at : at + size]
+            for j in range(size):
+                t = zs[j] + biases[j]
+                zs[j] = t
+                values[j] = activation_value(t)
+            row += n_rows
 
 
 def forward_in_place(
-    b: Reals, b_stride: Int, batch: Int, n: Int, first: Int, last: Int, begin: Int, end: Int, a: Reals
+    b: Reals,
+    b_stride: Int,
+    batch: Int,
+    n: Int,
+    first: Int,
+    last: Int,
+    begin: Int,
+    end: Int,
+    biases: Reals,
+    a: Reals,
 ) -> None:
-    """a <- f(a + b), where z need not be kept."""
-    for row in range(first, last):
-        biases = b[row // batch * b_stride + begin : row // batch * b_stride + end]
-        values = a[row * n + begin : row * n + end]
-        for j in range(end - begin):
-            values[j] = activation_value(values[j] + biases[j])
+    """As forward, a <- f(a + b), where z need not be kept."""
+    at_once, row = biases.size // (end - begin), first
+    while row < last:
+        m = row // batch
+        stop = min((m + 1) * batch, last)
+        repeat(b[m * b_stride + begin : m * b_stride + end], biases)
+        while row < stop:
+            n_rows = min(at_once, stop - row)
+            at, size = row * n + begin, n_rows * (end - begin)
+            values = a[at : at + size]
+            for j in range(size):
+                values[j] = activation_value(values[j] + biases[j])
+            row += n_rows
 
 
 # ---------------------------------------------------------------- dropout
@@ -221,18 +268,23 @@ def hidden_delta(
 ) -> None:
     """delta <- delta f'(z) (BP2), db <- its sum over the batch (BP3), for the models from `first` on.
 
-    partial   zeros, a number for each unit, and zeros again afterwards
+    partial   zeros, some numbers for each unit, over which rows are dealt out, and zeros again afterwards
     """
+    n_units = end - begin
+    n_sums = partial.size // n_units
+    at_once = n_sums if n_units == n else 1
     for m in range(first, last):
         sums = db[m * db_stride + begin : m * db_stride + end]
-        for row in range(batch):
-            at = (m * batch + row) * n
-            zs, values, deltas = z[at + begin : at + end], a[at + begin : at + end], delta[at + begin : at + end]
-            for j in range(end - begin):
+        for row in range(0, batch, at_once):
+            n_rows = min(at_once, batch - row)
+            at, size, own = (m * batch + row) * n + begin, n_rows * n_units, row % n_sums * n_units
+            zs, values, deltas = z[at : at + size], a[at : at + size], delta[at : at + size]
+            of_rows = partial[own : own + size]
+            for j in range(size):
                 d = carry_back(deltas[j], zs[j], values[j])
                 deltas[j] = d
-                partial[j] += d
-            if row % SUMMED == SUMMED - 1 or row == batch - 1:
+                of_rows[j] += d
+            if (row + n_rows) % SUMMED == 0 or row + n_rows == batch:
                 add_up(sums, partial, row < SUMMED)
 
 
@@ -254,25 +306,36 @@ def hidden_delta_dropped(
     db_stride: Int,
 ) -> None:
     """As hidden_delta, under dropout."""
+    n_units = end - begin
+    n_sums = partial.size // n_units
+    at_once = n_sums if n_units == n else 1
     for m in range(first, last):
         sums = db[m * db_stride + begin : m * db_stride + end]
-        for row in range(batch):
-            at = (m * batch + row) * n
-            zs, values, deltas = z[at + begin : at + end], a[at + begin : at + end], delta[at + begin : at + end]
-            stays = mask[at + begin : at + end]
-            for j in range(end - begin):
+        for row in range(0, batch, at_once):
+            n_rows = min(at_once, batch - row)
+            at, size, own = (m * batch + row) * n + begin, n_rows * n_units, row % n_sums * n_units
+            zs, values, deltas = z[at : at + size], a[at : at + size], delta[at : at + size]
+            of_rows = partial[own : own + size]
+            stays = mask[at : at + size]
+            for j in range(size):
                 d = carry_back_dropped(deltas[j], zs[j], values[j], real(stays[j]), grow, keep)
                 deltas[j] = d
-                partial[j] += d
-            if row % SUMMED == SUMMED - 1 or row == batch - 1:
+                of_rows[j] += d
+            if (row + n_rows) % SUMMED == 0 or row + n_rows == batch:
                 add_up(sums, partial, row < SUMMED)
 
 
 def add_up(sums: Reals, partial: Reals, begins: Flag) -> None:
-    """Add the sums of a block of rows to those of all rows, of which it may be the first."""
-    for j in range(sums.size):
-        sums[j] = partial[j] if begins else sums[j] + partial[j]
-        partial[j] = real(0)
+    """Add the sums of a block of rows to those of all rows, of which it may be the first.
+
+    partial   one or more numbers for each unit
+    """
+    n = sums.size
+    for at in range(0, partial.size, n):
+        part = partial[at : at + n]
+        for j in range(n):
+            sums[j] = part[j] if begins and at == 0 else sums[j] + part[j]
+            part[j] = real(0)
 
 
 # ---------------------------------------------------------------- normalisation over the units of a row
@@ -659,18 +722,177 @@ def largest_place(row: Reals) -> Any:
     return place
 
 
+def is_hit(output: Real, target: Real, threshold: Real) -> Flag:
+    """Tell whether one output names the class that its target names."""
+    return (output >= threshold) == (target >= threshold)
+
+
 def weight_of_hits(a: Reals, y: Reals, weight: Reals, n: Int, by_threshold: Flag, threshold: Real) -> Double:
     """Return the weight of the rows whose outputs name the class that their targets name."""
     total = 0.0
     for row in range(weight.size):
         at = row * n
         if by_threshold:
-            hit = (a[at] >= threshold) == (y[at] >= threshold)
+            hit = is_hit(a[at], y[at], threshold)
         else:
             hit = largest_place(a[at : at + n]) == largest_place(y[at : at + n])
         if hit:
             total += double(weight[row])
     return total
+
+
+# where units are few a row is shorter than a vector: there each unit of all rows of a chunk lies side by side
+
+
+def by_unit(x: Reals, n: Int, out: Reals) -> None:
+    """out <- x with the rows of each unit side by side."""
+    n_rows = x.size // n
+    for j in range(n):
+        of_unit = out[j * n_rows : j * n_rows + n_rows]
+        for r in range(n_rows):
+            of_unit[r] = x[r * n + j]
+
+
+def sum_of(x: Any) -> Any:
+    """Return the sum, added up in an order that depends on the size alone."""
+    total = x[0]
+    for i in range(1, x.size):
+        total += x[i]
+    return total
+
+
+def activate_few_units(z: Reals, a: Reals, n_rows: Int, sums: Reals) -> None:
+    """a <- f(z), f being the same for each unit."""
+    for i in range(z.size):
+        a[i] = activation_value(z[i])
+
+
+def activate_few_rows(z: Reals, a: Reals, n_rows: Int, sums: Reals) -> None:
+    """a <- softmax(z), z <- log a; sums has room for a number a row."""
+    n = z.size // n_rows
+    for r in range(n_rows):
+        sums[r] = z[r]
+    for j in range(1, n):
+        of_unit = z[j * n_rows : j * n_rows + n_rows]
+        for r in range(n_rows):
+            sums[r] = of_unit[r] if of_unit[r] > sums[r] else sums[r]
+    for j in range(n):
+        of_unit = z[j * n_rows : j * n_rows + n_rows]
+        for r in range(n_rows):
+            of_unit[r] -= sums[r]
+    for i in range(z.size):
+        a[i] = exp(z[i])
+    for r in range(n_rows):
+        sums[r] = a[r]
+    for j in range(1, n):
+        of_unit = a[j * n_rows : j * n_rows + n_rows]
+        for r in range(n_rows):
+            sums[r] += of_unit[r]
+    for j in range(n):
+        of_unit = a[j * n_rows : j * n_rows + n_rows]
+        for r in range(n_rows):
+            of_unit[r] /= sums[r]
+    for r in range(n_rows):
+        sums[r] = log(sums[r])
+    for j in range(n):
+        of_unit = z[j * n_rows : j * n_rows + n_rows]
+        for r in range(n_rows):
+            of_unit[r] -= sums[r]
+
+
+def largest_places(values: Reals, n_rows: Int, most: Reals, places: Reals) -> None:
+    """places <- `largest_place` of each row; `most` has room for a number a row."""
+    for r in range(n_rows):
+        most[r], places[r] = values[r], real(0)
+    for j in range(1, values.size // n_rows):
+        of_unit = values[j * n_rows : j * n_rows + n_rows]
+        for r in range(n_rows):
+            larger = not of_unit[r] <= most[r] and most[r] == most[r]
+            most[r] = of_unit[r] if larger else most[r]
+            places[r] = real(j) if larger else places[r]
+
+
+def output_layer_of_few(
+    b: Reals,
+    b_stride: Int,
+    y: Reals,
+    y_stride: Int,
+    weight: Reals,
+    weight_stride: Int,
+    batch: Int,
+    n: Int,
+    rows_of_chunk: Int,
+    backward: Flag,
+    counts: Flag,
+    by_threshold: Flag,
+    threshold: Real,
+    first: Int,
+    last: Int,
+    of_units: Reals,
+    of_rows: Reals,
+    totals: Doubles,
+    z: Reals,
+    a: Reals,
+    costs: Doubles,
+    hits: Doubles,
+    partials: Reals,
+    delta: Reals,
+) -> None:
+    """As output_layer, for few units; z and a stay.
+
+    of_units   room for four times the values of a chunk; of_rows for four numbers a row, totals for one
+    """
+    n_chunks = (batch + rows_of_chunk - 1) // rows_of_chunk
+    for chunk in range(first, last):
+        m = chunk // n_chunks
+        row = (chunk - m * n_chunks) * rows_of_chunk
+        n_rows = rows_of_chunk if row + rows_of_chunk <= batch else batch - row
+        at, size = (m * batch + row) * n, n_rows * n
+        sums, most = of_rows[:n_rows], of_rows[n_rows : 2 * n_rows]
+        named, right = of_rows[2 * n_rows : 3 * n_rows], of_rows[3 * n_rows : 4 * n_rows]
+        zs, values, targets = of_units[:size], of_units[size : 2 * size], of_units[2 * size : 3 * size]
+        terms, total = of_units[3 * size : 4 * size], totals[:n_rows]
+        weights = weight[m * weight_stride + row : m * weight_stride + row + n_rows]
+        by_unit(z[at : at + size], n, zs)
+        by_unit(y[m * y_stride + row * n : m * y_stride + row * n + size], n, targets)
+        for j in range(n):
+            bias, of_unit = b[m * b_stride + j], zs[j * n_rows : j * n_rows + n_rows]
+            for r in range(n_rows):
+                of_unit[r] += bias
+        activate(zs, values, n_rows, sums)
+        for i in range(size):
+            terms[i] = cost_term(zs[i], values[i], targets[i])
+        for r in range(n_rows):
+            total[r] = double(terms[r])
+        for j in range(1, n):
+            of_unit = terms[j * n_rows : j * n_rows + n_rows]
+            for r in range(n_rows):
+                total[r] += double(of_unit[r])
+        for r in range(n_rows):
+            sums[r] = cost_outer(real(total[r]))
+            total[r] = double(sums[r]) * double(weights[r])
+        costs[chunk] = sum_of(total)
+        if counts:
+            if by_threshold:
+                for r in range(n_rows):
+                    named[r], right[r] = real(1), real(is_hit(values[r], targets[r], threshold))
+            else:
+                largest_places(values, n_rows, most, named)
+                largest_places(targets, n_rows, most, right)
+            for r in range(n_rows):
+                total[r] = double(weights[r]) if named[r] == right[r] else 0.0
+            hits[chunk] = sum_of(total)
+        if backward:
+            deltas = delta[at : at + size]
+            for j in range(n):
+                d = terms[j * n_rows : j * n_rows + n_rows]
+                unit_z, unit_a = zs[j * n_rows : j * n_rows + n_rows], values[j * n_rows : j * n_rows + n_rows]
+                unit_y = targets[j * n_rows : j * n_rows + n_rows]
+                for r in range(n_rows):
+                    d[r] = output_delta_value(unit_z[r], unit_a[r], unit_y[r], sums[r], weights[r])
+                for r in range(n_rows):
+                    deltas[r * n + j] = d[r]
+                partials[chunk * n + j] = sum_of(d)
 
 
 def finish_output(
@@ -775,14 +997,16 @@ def begin_steps(clock: Ints, batch: Int, own: Ints) -> None:
 
 
 def begin_own_step(
-    clock: Ints, batch: Int, n_models: Int, first: Int, last: Int, ahead: Reals, table: Reals, own: Ints
+    clock: Ints, batch: Int, n_models: Int, first: Int, last: Int, ahead: Reals, table: Reals, own: Ints, at: Ints
 ) -> None:
     """Move a thread's clock on; table (n, n_models) <- the numbers of its step, for the models from `first` on.
 
     clock   as it was before the first of these steps, whose numbers stand first in `ahead`
+    at      (1,) <- where among the rows of these steps the thread's begin
     """
     own[STEP] += 1
     own[POSITION] += batch
+    at[0] = own[POSITION] - clock[POSITION]
     begin = (own[STEP] - clock[STEP]) * table.size
     for i in range(table.size // n_models):
         for m in range(first, last):
@@ -870,11 +1094,15 @@ def take_rows(
 
     stride   0 where one line serves all
     """
+    line, place = first // batch * stride + at[0], first % batch
     for i in range(first, last):
-        row = rows[i // batch * stride + at[0] + i % batch]
+        row = rows[line + place]
         source, target = x[row * n : row * n + n], out[i * n : i * n + n]
         for j in range(n):
             target[j] = real(source[j])
+        place += 1
+        if place == batch:
+            line, place = line + stride, 0
 
 
 def take_codes(
@@ -891,9 +1119,12 @@ def take_codes(
     out: Reals,
 ) -> None:
     """out <- the codes of the labels of the rows; codes_stride is 0 where one table serves all."""
+    line, place, table = first // batch * stride + at[0], first % batch, first // batch * codes_stride
     for i in range(first, last):
-        label = whole(labels[rows[i // batch * stride + at[0] + i % batch]])
-        begin = i // batch * codes_stride + label * n
+        begin = table + whole(labels[rows[line + place]]) * n
         source, target = codes[begin : begin + n], out[i * n : i * n + n]
         for j in range(n):
             target[j] = real(source[j])
+        place += 1
+        if place == batch:
+            line, place, table = line + stride, 0, table + codes_stride

@@ -218,7 +218,7 @@ class Program:
         n_threads: int,
         repeated: bool = True,
         repeats: int = 1,
-        prologue: Stage | None = None,
+        prologue: Sequence[Stage] = (),
     ) -> None:
         work = repeats * sum(stage.nanoseconds for stage in stages)
         self._repeats, self._prologue = repeats, prologue
@@ -279,8 +279,8 @@ class Program:
             for first, last in pairwise(few_at_a_time(times, begin, end)):
                 room = self._rooms[thread]
                 calls = [call for stage in stages for call in stage.of_models(first, last, room)]
-                if self.is_joined and self._prologue is not None:
-                    part += self._prologue.of_models(first, last, room)
+                if self.is_joined:
+                    part += [call for stage in self._prologue for call in stage.of_models(first, last, room)]
                 part += calls * (self._repeats if self.is_joined else 1)
         return parts
 

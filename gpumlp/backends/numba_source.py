@@ -75,7 +75,7 @@ CONSTANTS = {
 }
 DOT_PANEL = 64  # rows
 # sums that LLVM may take apart; their order depends on their length alone
-REORDERED = frozenset({"add_squares", "dots", "normalise_rows", "normalised_delta_of_rows"})
+REORDERED = frozenset({"add_squares", "dots", "normalise_rows", "normalised_delta_of_rows", "sum_of"})
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ def _loop(name: str, real: str, formulas: Formulas, stand_in: tuple[tuple[str, s
     printed = [numba_function(recording, of) for of, recording in formulas]
     others = dict(stand_in)
     helpers = _helpers(name, frozenset(of for of, _ in formulas), others)
-    texts = [*printed, *(_text(helper) for helper in helpers)]
+    pasted = [f"@{_inlining(helper)}\n{_text(helper)}" for helper in helpers]
     aliases = [f"{of} = {other}" for of, other in stand_in]
     annotations = _function(name).__annotations__.items()
     kinds = [_kind(kind, real, given) for argument, kind in annotations if argument != "return"]
-    return _compiled(name, real, kinds, [*(f"@inline\n{text}" for text in texts), *aliases], _text(name))
+    return _compiled(name, real, kinds, [*(f"@inline\n{text}" for text in printed), *pasted, *aliases], _text(name))
 
 
 def _kind(annotation: str, real: str, given: str = "") -> tuple[str, bool]:
@@ -269,9 +269,12 @@ def _entry(name: str, kinds: Sequence[tuple[str, bool]]) -> str:
 
 def _compiled(name: str, real: str, kinds: Sequence[tuple[str, bool]], body: list[str], text: str) -> Loop:
     """Return the loop that a text defines, behind what it calls, from the cache if it is there."""
-    kind = "inline_reordered" if name in REORDERED else "inline"
-    function = _entry_point(name, _module_text(real, [*body, f"@{kind}\n{text}"], _entry(name, kinds)))
+    function = _entry_point(name, _module_text(real, [*body, f"@{_inlining(name)}\n{text}"], _entry(name, kinds)))
     return Loop(name, int(function.address), tuple((np.dtype(kind), many) for kind, many in kinds), function)
+
+
+def _inlining(name: str) -> str:
+    return "inline_reordered" if name in REORDERED else "inline"
 
 
 def _entry_point(name: str, text: str) -> Any:

@@ -405,9 +405,10 @@ class Backend(Protocol):
         db: Array,
         tally: Tally,
     ) -> None:
-        """Add the output bias to z, set a = f(z), delta = row_weight dC/dz (BP1), db = its sum (BP3); add to the tally.
+        """Set delta = row_weight dC/dz (BP1), where a = f(z) and z = W a + b, db = its sum (BP3); add to the tally.
 
-        z   (n_models, batch, n_out) W a of the output layer, overwritten; afterwards log a if f is softmax
+        z      (n_models, batch, n_out) W a of the output layer
+        z, a   are room as well: a backend may leave both as they were where it has computed f(z) elsewhere
         """
         ...
 

@@ -93,7 +93,7 @@ def test_a_cache_that_is_full_is_done_without(cache_folder, monkeypatch, caplog)
     with caplog.at_level(logging.INFO, logger="gpumlp"):
         run = one_loop(0.375)
     a = np.array([-8.0, 8.0])
-    run_now(bind(run, np.zeros(1), 0, 2, 1, 0, 2, 0, 1, a))
+    run_now(bind(run, np.zeros(1), 0, 2, 1, 0, 2, 0, 1, np.zeros(1), a))
     assert a.tolist() == [-3, 8]
     assert any("no space left" in r.getMessage() for r in caplog.records)
 

@@ -33,7 +33,7 @@ def doubling(values, n_models, offsets):
 
     def put(first, last, room):
         # a row of one unit for each number: a <- a + b, b being what was taken for it
-        return bind(add, shifted, 1, 1, 1, first, last, 0, 1, values)
+        return bind(add, shifted, 1, 1, 1, first, last, 0, 1, np.zeros(1), values)
 
     return [Atoms(n_models, n, 1e9, take), Atoms(n_models, n, 1e9, put)]
 
@@ -93,7 +93,7 @@ def test_a_helper_that_comes_late_does_nothing_twice():
             numba_crew.send_home()
 
 
-def recorded(stages, n_threads, repeated=True, repeats=1, prologue=None):
+def recorded(stages, n_threads, repeated=True, repeats=1, prologue=()):
     """Return the calls of each thread in each segment, by what the stages' fake calls are."""
     program = Program.__new__(Program)
     program.n_threads, program._rooms = n_threads, [Room() for _ in range(n_threads)]
@@ -124,7 +124,7 @@ def test_small_models_are_carried_a_few_at_a_time(monkeypatch):
 def test_a_thread_repeats_all_stages_for_some_models_before_it_takes_the_next(monkeypatch):
     for name, value in (("AT_ONCE", 2), ("PART_OF_A_CALL", 0), ("A_PRODUCT", 0)):
         monkeypatch.setattr(numba_program, name, value)
-    stages, prologue = [named("a", 4, 1, nanoseconds=4), named("b", 4, 1, nanoseconds=4)], named("begin", 4, 1)
+    stages, prologue = [named("a", 4, 1, nanoseconds=4), named("b", 4, 1, nanoseconds=4)], [named("begin", 4, 1)]
     (carried,) = recorded(stages, 2, repeats=2, prologue=prologue)
     assert carried[0] == [
         ("begin", 0, 1),
@@ -135,7 +135,7 @@ def test_a_thread_repeats_all_stages_for_some_models_before_it_takes_the_next(mo
 
 
 def test_stages_that_divide_the_work_are_not_repeated():
-    segments = recorded([named("a", 1, 4), named("b", 4, 1)], 2, repeats=3, prologue=named("begin", 4, 1))
+    segments = recorded([named("a", 1, 4), named("b", 4, 1)], 2, repeats=3, prologue=[named("begin", 4, 1)])
     assert segments[1] == [[("b", 0, 1), ("b", 1, 2)], [("b", 2, 3), ("b", 3, 4)]]
 
 
