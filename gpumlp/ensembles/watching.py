@@ -59,12 +59,14 @@ class JobWatch:
     def after_epoch(self, report: EpochReport, predictions: Callable[[], tuple[Any, Any]]) -> EpochReport:
         """Tell the monitors of an epoch, heed what they wish, and return the report that they saw."""
         at = slice(self.place, self.place + 1)
-        own = replace(
-            report,
-            values={name: np.array(value[at]) for name, value in report.values.items()},
-            active=np.ones(1, bool),
-            samples_per_second=self.n_rows / report.seconds,
-            predictions=lambda: self._own(*predictions()),
+        own = EpochReport(
+            report.epoch,
+            report.step,
+            {name: value[at].copy() for name, value in report.values.items()},
+            np.ones(1, bool),
+            report.seconds,
+            self.n_rows / report.seconds,
+            lambda: self._own(*predictions()),
         )
         self.history.append(own)
         for monitor in self.job.monitors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import prod
 
@@ -30,7 +31,7 @@ class ParameterLayout:
     normalisation: tuple[str | None, ...] = ()
     room: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
         """Shapes of W[0], W[1], ..., of b[0], b[1], ..., of all gamma, all beta, all running means and variances."""
         weights: list[tuple[int, ...]] = [(o, i) for i, o in pairwise(self.sizes)]
@@ -42,11 +43,11 @@ class ParameterLayout:
         pairs = zip(self.normalisation, self.sizes[1:-1], strict=False)
         return [(n,) for kind, n in pairs if kind is not None and (learned or kind == BATCH)]
 
-    @property
+    @cached_property
     def offsets(self) -> list[int]:
         """Where each tensor begins, and behind the last one the length of the row."""
         if self.room:
-            return replace(self, sizes=self.room, room=()).offsets
+            return sized(self, self.room).offsets
         offsets = [0]
         for shape in self.shapes:
             offsets.append(offsets[-1] + -(-prod(shape) // PADDING) * PADDING)
@@ -86,13 +87,19 @@ class ParameterLayout:
                  lie side by side
         """
         if not padded or sizes == self.sizes:
-            return [x[0] for x in replace(self, sizes=sizes, room=self.sizes).views(row[None])]
-        own = replace(self, sizes=sizes).shapes
+            return [x[0] for x in sized(self, sizes, room=self.sizes).views(row[None])]
+        own = sized(self, sizes).shapes
         return [x[0][tuple(map(slice, shape))] for x, shape in zip(self.views(row[None]), own, strict=True)]
 
     @property
     def _n_tensors_learned(self) -> int:
         return 2 * (len(self.sizes) - 1 + len(self._of_layers(True)))
+
+
+@lru_cache(maxsize=4096)
+def sized(layout: ParameterLayout, sizes: tuple[int, ...], room: tuple[int, ...] = ()) -> ParameterLayout:
+    """Return the layout for other sizes; kept, for a large stack asks for those of its models again and again."""
+    return replace(layout, sizes=sizes, room=room)
 
 
 class Parameters:
@@ -131,7 +138,7 @@ class Parameters:
 
     def of(self, models: slice, sizes: tuple[int, ...]) -> Parameters:
         """Return those of some models of a stack, which have these sizes, as views."""
-        layout, theta = replace(self.layout, sizes=sizes, room=self.layout.sizes), self.theta[models]
+        layout, theta = sized(self.layout, sizes, self.layout.sizes), self.theta[models]
         return Parameters(self.backend, layout, len(theta), theta=theta)
 
     def views(self, theta: Array) -> list[Array]:
