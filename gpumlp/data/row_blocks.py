@@ -66,9 +66,9 @@ class ArrayBlocks:
         self._step = rows_per_block(values_of_row(X))
 
     @property
-    def leaves_out(self) -> bool:
-        """Whether some rows are left out."""
-        return len(self._without) > 0
+    def kept(self) -> Array:
+        """The numbers of all rows that are not left out."""
+        return np.delete(np.arange(len(self.X)), self._without)
 
     def survey(self) -> Iterator[Block]:
         """Yield all rows as they stand."""
@@ -81,16 +81,25 @@ class ArrayBlocks:
 
     def read(self, order: Array) -> Iterator[Block]:
         """Yield the blocks in this order."""
+        for start, rows in self._parts(order):
+            yield Block(start, self.X[rows], self.Y[rows])
+
+    def numbers(self, order: Array) -> Iterator[Block]:
+        """Yield the blocks in this order with the numbers of their rows for X and Y."""
+        for start, rows in self._parts(order):
+            numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+            yield Block(start, numbers, numbers)
+
+    def _parts(self, order: Array) -> Iterator[tuple[int, slice | Array]]:
+        """Yield where each block begins among the rows that are not left out, and which rows it has."""
         for number in order.tolist():
             rows = slice(number * self._step, min((number + 1) * self._step, len(self.X)))
             before, until = np.searchsorted(self._without, (rows.start, rows.stop))
-            X, Y = self.X[rows], self.Y[rows]
-            if until > before:
-                kept = np.ones(len(X), np.bool_)
-                kept[self._without[before:until] - rows.start] = False
-                X, Y = X[kept], Y[kept]
-            if len(X):
-                yield Block(rows.start - int(before), X, Y)
+            start = rows.start - int(before)
+            if until == before:
+                yield start, rows
+            elif until - before < rows.stop - rows.start:
+                yield start, np.setdiff1d(np.arange(rows.start, rows.stop), self._without[before:until])
 
     def arrays(self) -> dict[str, Array]:
         """Return all that the rows come from."""

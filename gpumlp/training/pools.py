@@ -182,7 +182,7 @@ class PooledSet:
     def can_be_read_in_place(self, net: Network) -> bool:
         """Tell whether a processor's steps can read the rows where they are: a mapped file's lie in the page cache."""
         data, cost = self.data, net.architecture.cost
-        if not isinstance(data, ArrayBlocks) or data.leaves_out or not _is_plain(data.X) or not _is_plain(data.Y):
+        if not isinstance(data, ArrayBlocks) or not _is_plain(data.X) or not _is_plain(data.Y):
             return False
         if self.targets.codes is not None:
             return data.Y.dtype == self.targets.Y.dtype
@@ -292,6 +292,7 @@ class Pools:
         self._data, self._net, self._backend, self._shuffles = data, net, backend, bool(trainer.shuffle)
         self.n_rows, self.n_steps, self._room = survey.n_rows, -(-survey.n_rows // batch), rows // batch
         self._in_place = backend.device == "cpu" and data.can_be_read_in_place(net)
+        self._read = data.data.numbers if self._in_place and isinstance(data.data, ArrayBlocks) else data.data.read
         shapes = _shapes(survey, 0 if data.weights is None else len(data.weights), rows)
         dtypes = _dtypes(survey)
         if self._in_place:
@@ -314,6 +315,9 @@ class Pools:
             assert isinstance(data.data, ArrayBlocks)
             Y = data.data.Y
             X, Y, weights = data.data.X, Y if codes is not None else Y.reshape(len(Y), -1), data.weights
+            if weights is not None and weights.shape[1] < len(X):
+                weights = np.zeros((len(weights), len(X)))
+                weights[:, data.data.kept] = data.weights
         else:
             arrays = self._ring.arrays
             X, Y, weights = arrays["X"][0], arrays["Y"][0], arrays.get("weights")
@@ -393,7 +397,7 @@ class Pools:
 
     def _fill_epoch(self, epoch: int, first_pool: int, free: Callable[[], int]) -> Iterator[Filled]:
         rows, half, seen = self._data.rows, 0, 0
-        for block in self._data.data.read(self._order(epoch)):
+        for block in self._read(self._order(epoch)):
             done = max(0, first_pool * rows - seen)  # rows of this block, or more, that were trained on before
             while done < len(block.X) and seen + done < self.n_rows:
                 at = (seen + done) % rows
@@ -419,12 +423,12 @@ class Pools:
 
     def _put(self, half: int, at: int, block: Block) -> None:
         """Write rows into a half from its row `at` on, cast; of arrays that are read in place, their numbers."""
-        host, rows = self._ring.hosts[half], slice(at, at + len(block.X))
-        if self._in_place:
-            host["rows"][0, rows] = np.arange(block.start, block.start + len(block.X))
-            touch(block.X)
+        host, rows, data = self._ring.hosts[half], slice(at, at + len(block.X)), self._data.data
+        if self._in_place and isinstance(data, ArrayBlocks):
+            host["rows"][0, rows] = block.X
+            touch(data.X[block.X[0] : block.X[-1] + 1])
             return
-        is_known, is_label = self._data.data.is_fixed, self._data.targets.codes is not None
+        is_known, is_label = data.is_fixed, self._data.targets.codes is not None
         Y = block.Y if is_known and is_label else _checked(self._net, block, is_known).Y
         np.copyto(host["X"][0, rows], block.X, casting="unsafe")
         np.copyto(host["Y"][0, rows], Y, casting="unsafe")

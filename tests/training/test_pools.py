@@ -304,13 +304,29 @@ def test_zeros_and_ones_stand_for_signs_in_each_block():
     assert found[0].tobytes() == found[1].tobytes()
 
 
-def test_rows_that_are_left_out_are_never_trained_on(backend):
+@pytest.mark.parametrize("is_weighted", [False, True], ids=["equal", "weighted"])
+@pytest.mark.parametrize("kind", ["<f8", ">f8"], ids=["read in place", "copied"])
+def test_rows_that_are_left_out_are_never_trained_on(kind, is_weighted, backend):
     build, (X, Y) = stack_of(backend), data(N_ROWS + 9)
     without = np.array([0, 3, 4, 5, 20, 21, 22, 23, 61])
-    broken = np.where(np.isin(np.arange(62), without)[:, None], np.nan, X)
-    found, _ = fitted(build(), ArrayBlocks(broken, Y, without), None, shuffle=False, given={"pool": POOL})
-    wanted, _ = fitted(build(), np.delete(X, without, 0), np.delete(Y, without, 0), shuffle=False)
+    broken = np.where(np.isin(np.arange(62), without)[:, None], np.nan, X).astype(kind)
+    weights = np.random.default_rng(1).uniform(0.1, 2, N_ROWS) if is_weighted else None
+    blocks, left = ArrayBlocks(broken, Y, without), (np.delete(X, without, 0), np.delete(Y, without, 0))
+    found, _ = fitted(build(), blocks, None, weights=weights, shuffle=False, given={"pool": POOL})
+    wanted, _ = fitted(build(), *left, weights=weights, shuffle=False)
     assert found.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("is_weighted", [False, True], ids=["equal", "weighted"])
+def test_rows_beside_others_that_are_left_out_come_in_the_same_order_read_in_place_or_copied(is_weighted, backend):
+    build, (X, Y) = stack_of(backend), data(N_ROWS + 9)
+    without = np.array([0, 3, 4, 5, 20, 21, 22, 23, 61])
+    weights = np.random.default_rng(1).uniform(0.1, 2, N_ROWS) if is_weighted else None
+    found = [
+        fitted(build(), ArrayBlocks(X.astype(kind), Y, without), None, weights=weights, given={"pool": POOL})[0]
+        for kind in ("<f8", ">f8")
+    ]
+    assert found[0].tobytes() == found[1].tobytes()
 
 
 def test_the_first_pool_has_the_keys_of_training_in_memory_and_each_other_one_its_own():
