@@ -99,7 +99,9 @@ class ArrayBlocks:
             if until == before:
                 yield start, rows
             elif until - before < rows.stop - rows.start:
-                yield start, np.setdiff1d(np.arange(rows.start, rows.stop), self._without[before:until])
+                is_kept = np.ones(rows.stop - rows.start, np.bool_)
+                is_kept[self._without[before:until] - rows.start] = False
+                yield start, rows.start + np.flatnonzero(is_kept)
 
     def arrays(self) -> dict[str, Array]:
         """Return all that the rows come from."""
