@@ -103,9 +103,7 @@ def standardiser(problem: Problem, rows: Array) -> Standardiser:
     statistics = ColumnStatistics(X.shape[1])
     for some in pieces(rows):
         statistics.add(X[some])
-    is_constant = statistics.least == statistics.largest
-    deviation = np.sqrt(statistics.variance)
-    return Standardiser(statistics.mean, np.where(is_constant | (deviation == 0), 1.0, deviation))
+    return Standardiser.of_measures(statistics.mean, statistics.variance, statistics.least, statistics.largest)
 
 
 def predicted_for(model: SavedModel, X: Array, rows: Array) -> Array:

@@ -28,7 +28,11 @@ class ColumnStatistics:
         self.least, self.largest = np.full(n_columns, np.nan), np.full(n_columns, np.nan)
 
     def add(self, block: Array) -> None:
-        """Take in the rows of a block, (n, n_columns) numbers."""
+        """Take in the rows of a block, (n, n_columns) numbers; what is too large to be squared has no variance."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._add(block)
+
+    def _add(self, block: Array) -> None:
         there = ~np.isnan(block)
         count = np.count_nonzero(there, axis=0)
         self.missing += len(block) - count
