@@ -122,11 +122,11 @@ def train(
     parts = split(problem, val_fraction, early_stopping is not None, seed)
     with notes_told(not quiet):
         problem, columns = encode(problem, parts.train)
-    X, default, allowed = problem.table.X, DEFAULTS[problem.task], streaming.memory_of(memory)
-    # what has categories has been made, in memory
-    pool = streaming.pool_for(X, allowed, opt.batch_rows(batch_size)) if columns is None else None
-    if pool is not None:
-        parts = streaming.few_enough(parts, X, pool)
+    X, default, allowed = (
+        problem.table.X,
+        DEFAULTS[problem.task],
+        streaming.memory_of(memory, checkpoint if resume else None),
+    )
     net = Network(
         (X.shape[1], *opt.hidden_sizes(hidden), problem.n_out),
         opt.activation_names(activation),
@@ -140,6 +140,11 @@ def train(
         precision=precision,
         seed=seed,
     )
+    # what has categories has been made, in memory
+    row = streaming.bytes_of_row(problem, scaling is not None, net.dtype)
+    pool = streaming.pool_for(X, allowed, opt.batch_rows(batch_size), row) if columns is None else None
+    if pool is not None:
+        parts = streaming.few_enough(parts, X, pool)
     trainer = Trainer(
         net,
         optimizer,
@@ -157,6 +162,8 @@ def train(
             tell(f"memory    {streaming.in_words(X, allowed, pool)}")
         training = f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}"
         describe(problem, parts, model, training, pool)
+    if checkpoints is not None:
+        streaming.keep_memory(checkpoints, allowed)
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
     with notes_told(not quiet), going_on(checkpoints, ctx.find_root().obj):
         history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save, checkpoints, resume, pool)

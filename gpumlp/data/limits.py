@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
@@ -43,6 +44,8 @@ GROUPS = (
         "total_inactive_file",
     ),
 )
+
+NO_LIMIT = 1 << 60  # bytes; the first version says by a number as large that there is none
 
 
 def data_limit() -> int:
@@ -147,6 +150,7 @@ def _container() -> int | None:
     return min(left, default=None)
 
 
+@cache
 def _folders(group: ControlGroup) -> list[Path]:
     """Return the group that this process is in, and those around it, as far as they can be seen from here."""
     path = PurePosixPath("/")
@@ -161,7 +165,10 @@ def _folders(group: ControlGroup) -> list[Path]:
 def _left(folder: Path, group: ControlGroup) -> int | None:
     """Return what a control group leaves, where the files that were read last can make room; None without a limit."""
     try:
-        most, taken = (int((folder / name).read_text(encoding="ascii")) for name in (group.most, group.taken))
+        most = int((folder / group.most).read_text(encoding="ascii"))
+        if most >= NO_LIMIT:
+            return None
+        taken = int((folder / group.taken).read_text(encoding="ascii"))
         counts = (folder / "memory.stat").read_text(encoding="ascii")
     except (OSError, ValueError):  # no such group, or "max"
         return None
