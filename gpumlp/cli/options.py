@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gpumlp.data import Scaler, Standardiser, scaler_named
+from gpumlp.data import SCALERS, Scaler, Standardiser, scaler_named
 from gpumlp.errors import ConfigurationError, unknown_name
 
 TASKS = ("classification", "regression")
@@ -259,6 +259,8 @@ def hidden_sizes(text: str, option: str = "--hidden") -> tuple[int, ...]:
     if text.strip().lower() == "none":
         return ()
     try:
+        if not text.strip(" ,"):
+            raise ValueError
         return tuple(int(part) for part in parts)
     except ValueError as error:
         raise ConfigurationError(
@@ -303,7 +305,11 @@ def scaler_kind(scale: str | None, standardise: bool) -> type[Scaler] | None:
     name = scale.strip().lower().replace("standardize", Standardiser.name)
     if standardise and name != Standardiser.name:
         raise ConfigurationError(f"--standardise and --scale {scale} contradict each other; leave one out")
-    return None if name == "none" else scaler_named(name)
+    if name == "none":
+        return None
+    if name not in SCALERS:
+        raise unknown_name("scaling", scale, ["none", *SCALERS])
+    return scaler_named(name)
 
 
 def expect_task(name: str | None) -> None:

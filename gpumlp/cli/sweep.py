@@ -151,7 +151,9 @@ def sweep(
     ends the process that runs it is left out, and told in the end, with exit status 3.
     """
     opt.expect_task(task)
-    found = read_space(space)
+    found, part, runner = read_space(space), read_shard(shard), executor_of(executor, address, cpus)
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigurationError(f"--out {out}: is a file, expected a folder; choose another name")
     scaling, named = opt.scaler_kind(scale, standardise), opt.column_names(categorical)
     problem = pose(load_table(data, target=target, header=opt.header_mode(header), categorical=named), task)
     parts = split(problem, val_fraction, False, seed)
@@ -188,7 +190,7 @@ def sweep(
         describe(problem, parts, wanted, len(of_all.folds))
         view = SweepView(of_all.metric, wanted.varied)
     with notes_told(not quiet):
-        result = run(ctx, wanted, X, Y, out, read_shard(shard), executor_of(executor, address, cpus), view)
+        result = run(ctx, wanted, X, Y, out, part, runner, view)
     written = [result.to_csv(out / "results.csv"), *plotted(result, out / "plot.png")]
     closing = report(result)
     if not (as_json or quiet):
@@ -235,9 +237,11 @@ def read_folds(text: str) -> int | float:
 
 
 def read_shard(text: str) -> tuple[int, int]:
-    """Read "2/4"; Sweep refuses parts that there are not."""
+    """Read "2/4"; raise ConfigurationError for parts that there are not."""
     part, _, parts = text.partition("/")
     try:
+        if not 1 <= int(part) <= int(parts):
+            raise ValueError
         return int(part), int(parts)
     except ValueError as error:
         raise ConfigurationError(f"--shard {text!r}: expected I/N such as 2/4, part 2 of 4") from error

@@ -228,6 +228,8 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str, p
 def checkpoints_in(folder: Path | None, every: str, keep: int, resume: bool) -> Checkpoints | None:
     """Return the checkpoints that the options ask for; raise ConfigurationError for what means nothing."""
     if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigurationError(f"--checkpoint {folder}: is a file, expected a folder; choose another name")
         return Checkpoints(folder, every, keep)
     if resume:
         raise ConfigurationError("--resume: needs --checkpoint DIR, the folder to go on from; give it")
