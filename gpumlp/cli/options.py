@@ -259,8 +259,6 @@ def hidden_sizes(text: str, option: str = "--hidden") -> tuple[int, ...]:
     if text.strip().lower() == "none":
         return ()
     try:
-        if not text.strip(" ,"):
-            raise ValueError
         return tuple(int(part) for part in parts)
     except ValueError as error:
         raise ConfigurationError(

@@ -5,13 +5,14 @@ The features stay in their file. What a row has besides, its target and its use,
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpumlp.cli.places import writing
+from gpumlp.atomic import replacing
 from gpumlp.cli.problem import Array, Parts, Problem
 from gpumlp.data import Scaler, Standardiser
 from gpumlp.data.files import about
@@ -23,10 +24,13 @@ from gpumlp.saved_model import SavedModel
 from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.pools import Pool, kept_dtype
 
+log = logging.getLogger("gpumlp")
+
 SHARE = 0.5  # of the memory that is free
 OF_POOLS = 0.5  # of the memory that may be used; what is evaluated after each epoch may have half of that
 ROWS_AT_A_TIME = 1 << 14  # whose predictions are made at once, fewer if they are wide:
 BYTES_AT_A_TIME = 1 << 26  # in float64
+NEAR = 8  # times what is free may fall until a training goes on
 NOTE = "memory"  # of what was allowed, beside the checkpoints
 
 
@@ -44,12 +48,22 @@ def memory_of(text: str | None, begun: Path | None) -> int:
     return int(SHARE * free_memory())
 
 
-def keep_memory(checkpoints: Checkpoints, memory: int) -> None:
-    """Note beside checkpoints that are about to begin how many bytes the features may take."""
+def keep_memory(checkpoints: Checkpoints, X: Array, memory: int) -> None:
+    """Note beside checkpoints that are about to begin how many bytes the features may take, if it may ever matter."""
+    if NEAR * X.nbytes <= memory:
+        return
     checkpoints.make_folder()
     if not checkpoints.have_begun:
-        with writing(checkpoints.folder / NOTE) as file:
-            file.write(f"{memory}\n".encode())
+        try:
+            with replacing(checkpoints.folder / NOTE) as file:
+                file.write(f"{memory}\n".encode())
+        except OSError as error:
+            log.warning(
+                "cannot write %s (%s); give --memory %d when this training is to go on",
+                checkpoints.folder / NOTE,
+                error.strerror or error,
+                memory,
+            )
 
 
 def bytes_of_row(problem: Problem, is_scaled: bool, dtype: np.dtype[Any]) -> int:

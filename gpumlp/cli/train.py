@@ -162,10 +162,10 @@ def train(
             tell(f"memory    {streaming.in_words(X, allowed, pool)}")
         training = f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}"
         describe(problem, parts, model, training, pool)
-    if checkpoints is not None:
-        streaming.keep_memory(checkpoints, allowed)
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
     with notes_told(not quiet), going_on(checkpoints, ctx.find_root().obj):
+        if checkpoints is not None:
+            streaming.keep_memory(checkpoints, X, allowed)
         history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save, checkpoints, resume, pool)
     result = close(problem, parts, model, history, best, pool) | {"batch_size": trainer.batch_size}
     print(as_object(result) if as_json else closing_line(result))

@@ -83,7 +83,7 @@ def test_rows_that_do_not_fit_for_choosing_are_trained_on():
     assert np.array_equal(np.sort(np.concatenate([found.train, found.choice])), np.arange(30))
 
 
-@pytest.mark.parametrize(("first", "later"), [(40_000, 64_000), (40_000, 10**9), (10**9, 40_000)])
+@pytest.mark.parametrize(("first", "later"), [(40_000, 64_000), (40_000, 10**9), (200_000, 40_000)])
 def test_what_was_free_when_a_training_began_decides_how_it_goes_on(
     first, later, gpumlp, folder, tmp_path, monkeypatch
 ):
@@ -106,6 +106,16 @@ def test_a_note_that_is_damaged_is_told(gpumlp, folder, tmp_path):
         ended = gpumlp("train", folder, *QUICK, "--checkpoint", tmp_path / "c", "--resume")
         assert ended.status == 2
         assert f"{tmp_path / 'c' / 'memory'}" in ended.err
+
+
+def test_a_note_that_cannot_be_written_is_told_and_training_goes_on(gpumlp, folder, tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gpumlp.cli.streaming.replacing", full)
+    ended = gpumlp("train", folder, *QUICK, "--checkpoint", tmp_path / "c", "--memory", "16kB")
+    assert ended.status == 0
+    assert "(No space left on device); give --memory 16000 when this training is to go on" in ended.err
 
 
 def test_wide_rows_come_in_smaller_parts(monkeypatch):
