@@ -89,7 +89,8 @@ def loading_safetensors(name, *says, **changes):
 
 def command(name, make, argv, *says, env=(), patch=()):
     """A command line that is answered with status 2."""
-    return case(f"command: {name}", make, argv.split(), SystemExit, *says, env=env, patch=patch)
+    argv = argv.split() if isinstance(argv, str) else argv
+    return case(f"command: {name}", make, argv, SystemExit, *says, env=env, patch=patch)
 
 
 def put_for(library, name, content):
@@ -139,7 +140,7 @@ TEXT = (
         "line 1 has 100 characters",
         "expected rows",
         "text table?",
-        patch={"gpumlp.data.delimited.LONGEST": 100},
+        patch={"gpumlp.data.delimited.longest_line": lambda: 100},
     ),
     reading("csv: a name twice", "t.csv", "a,a,y\n1,2,3\n", "2 features are named 'a'", "name of its own", "rename"),
     reading("csv: nameless twice", "t.csv", ",,y\n1,2,3\n", "2 features are named ''", "name of its own", "rename",
@@ -376,7 +377,7 @@ PLACES = (
     reading("no permission", "t.csv", CSV, "no permission to read it", "expected a readable file", "change its mode",
             patch={"gpumlp.data.delimited.open_text": DENIED}),
     reading("no memory", "t.csv", CSV, "there is no memory for it", "gpumlp convert", "smaller",
-            patch={"gpumlp.data.delimited._gathered": NO_ROOM}),
+            patch={"gpumlp.data.delimited.gathered": NO_ROOM}),
     case("a NUL in a name", nothing, lambda: read_table("a\0.csv"), DataError, "a\\x00.csv", "file", "check the path"),
     case("a name too long", nothing, lambda: read_table("long" * 999 + ".csv"), DataError, "File name too long",
             "expected", "cut short?"),
@@ -716,6 +717,27 @@ COMMANDS = (
             "train t.csv --cost poisson --output exp --quiet", "-2.5", "poisson", ""),
     command("a data folder without target", lambda: bad.put_folder(with_target=False), "train set.d",
             "holds features alone", "expected a target", "convert the data again"),
+    command("a layer that no machine holds", with_table, f"train t.csv --hidden {HUGE}", f"sizes=(2, {HUGE},",
+            "expected layers of at most 2147483647 neurons", "make them smaller"),
+    command("a plan of layers that no machine holds", nothing, f"plan --sizes {2**31 - 1},{2**31 - 1} --models 999",
+            "values came", "some machine has room for", "take smaller numbers"),
+    command("a plan of rows that no machine holds", nothing, f"plan --sizes 4,3 --rows {10**21}", "values came",
+            "some machine has room for", "take smaller numbers"),
+    command("checkpoints in a file", with_table, "train t.csv --checkpoint t.csv", "--checkpoint t.csv: is a file",
+            "expected a folder", "choose another name"),
+    command("a log in a folder that is a file", with_table, "train t.csv --log t.csv/l.csv", "t.csv is a file",
+            "expected a folder", "name one"),
+    command("no scaling of that name", with_table, "train t.csv --scale minmax", "unknown scaling 'minmax'", "",
+            "known are none, quantile, standardise"),
+    command("prediction: an unknown backend", lambda: (bad.put_model(), with_table()),
+            "predict m.npz t.csv --backend nump", "unknown backend (from the argument) 'nump'", "",
+            "did you mean 'numpy'?"),
+    command("sweep: a part of nothing", lambda: put("s.toml", "epochs = 1\n"),
+            "sweep s.toml iris --out f --shard 5", "--shard '5'", "expected I/N", "such as 2/4"),
+    command("sweep: an unknown executor", lambda: put("s.toml", "epochs = 1\n"),
+            "sweep s.toml iris --out f --executor x", "unknown executor 'x'", "", "known are local, ray"),
+    command("sweep: results in a file", lambda: put("s.toml", "epochs = 1\n"), "sweep s.toml iris --out s.toml",
+            "--out s.toml: is a file", "expected one", "choose another folder"),
     command("an unknown scaling", with_table, "train t.csv --scale quantil", "unknown scaling 'quantil'", "",
             "did you mean 'quantile'?"),
     command("two scalings", with_table, "train t.csv --standardise --scale none", "--standardise and --scale none",

@@ -9,6 +9,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.numpy_backend import NumpyBackend
 from gpumlp.backends.protocol import Array, Backend, Batch, BatchSource, StepNumbers, Tally
 from gpumlp.backends.select import check_dtype
-from gpumlp.errors import unknown_name
+from gpumlp.errors import ConfigurationError, unknown_name
 
+MOST_BYTES = 1 << 60
 CUDA_UNIT = 512  # bytes: CuPy's pool hands out multiples
 SCRATCH = "scratch of a step"
 NUMPYS = 389047  # numpy.lib.tracemalloc_domain, of the memory of its arrays
@@ -58,7 +60,12 @@ class Ledger:
 
 
 def hollow(shape: Sequence[int], dtype: Any) -> Any:
-    """Return an array of any shape all of whose elements are one number."""
+    """Return an array of any shape all of whose elements are one number; raise ConfigurationError for one too large."""
+    if prod(shape) * np.dtype(dtype).itemsize > MOST_BYTES:
+        raise ConfigurationError(
+            f"an array of {' x '.join(map(str, shape))} values came, expected one that some machine has room for; take "
+            "smaller numbers"
+        )
     return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), tuple(shape), (0,) * len(shape))
 
 

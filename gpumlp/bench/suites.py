@@ -74,7 +74,7 @@ def run_suites(
     kinds, absent = peers.available(device_of(own)) if with_peers else ([], {})
     for library, reason in absent.items():
         log.info("%s takes no part: it %s", library, reason)
-    every = contests(chosen, quick, own, kinds)
+    every, of_machine = contests(chosen, quick, own, kinds), facts(own)
     ended = ""
     try:
         visit(every, effort, seconds or effort.seconds, tell or (lambda done, total, what: None))
@@ -95,7 +95,7 @@ def run_suites(
         "left_out": {**absent, **left_out},
         **({"ended": ended} if ended else {}),
     }
-    return Run(facts(own), options, tuple(case for contest in every for case in contest.cases()))
+    return Run(of_machine, options, tuple(case for contest in every for case in contest.cases()))
 
 
 def check_suites(suites: Sequence[str]) -> tuple[str, ...]:

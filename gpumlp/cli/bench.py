@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ import typer
 from gpumlp.bench.results import SUITES, Run, write
 from gpumlp.cli.compare import compare
 from gpumlp.cli.errors import INTERRUPTED, tell
+from gpumlp.cli.interruption import ending_early
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.options import AsJson
 from gpumlp.cli.places import check_place
@@ -81,28 +81,17 @@ def run(
     check_place(out / "bench.json", "--out")
     from gpumlp.bench.suites import run_suites
 
-    with notes_told(True), progress() as told, terminating():
-        found = run_suites(suite or (), backend, device, quick, peers, told, seconds)
-    found = replace(found, options={**found.options, "command": command(suite, quick, backend, device, peers, seconds)})
-    written = save(found, out)
+    again = command(suite, quick, backend, device, peers, seconds)
+    with ending_early() as be_over:
+        with notes_told(True), progress() as told:
+            found = run_suites(suite or (), backend, device, quick, peers, told, seconds)
+        be_over()
+        found = replace(found, options={**found.options, "command": again})
+        written = save(found, out)
     print(found.as_json() if as_json else closing(found))
     tell(f"written: {', '.join(str(place) for place in written)}")
     if "ended" in found.options:
         raise typer.Exit(INTERRUPTED)
-
-
-@contextmanager
-def terminating() -> Iterator[None]:
-    """Let SIGTERM end what is done in the block as Ctrl-C does."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def command(

@@ -9,6 +9,7 @@ import typer
 
 from gpumlp.cli import options as opt
 from gpumlp.cli.errors import tell
+from gpumlp.cli.interruption import ending_early
 from gpumlp.data import Manifest, open_blocks, verify_folder, write_folder
 from gpumlp.data.folder import check_folder_place, free_disk
 from gpumlp.data.limits import parse_size
@@ -62,7 +63,8 @@ def convert(
         missing=True,
         limit=limit,
     )
-    manifest = write_folder(blocks, out, replace=replace, max_bytes=limit)
+    with ending_early():
+        manifest = write_folder(blocks, out, replace=replace, max_bytes=limit)
     print(in_words(str(out), manifest))
     if manifest.n_missing:
         n_columns = sum(n > 0 for n in manifest.statistics["X"]["missing"])

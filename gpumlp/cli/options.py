@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gpumlp.data import Scaler, Standardiser, scaler_named
+from gpumlp.data import SCALERS, Scaler, Standardiser, scaler_named
 from gpumlp.errors import ConfigurationError, unknown_name
 
 TASKS = ("classification", "regression")
@@ -303,7 +303,11 @@ def scaler_kind(scale: str | None, standardise: bool) -> type[Scaler] | None:
     name = scale.strip().lower().replace("standardize", Standardiser.name)
     if standardise and name != Standardiser.name:
         raise ConfigurationError(f"--standardise and --scale {scale} contradict each other; leave one out")
-    return None if name == "none" else scaler_named(name)
+    if name == "none":
+        return None
+    if name not in SCALERS:
+        raise unknown_name("scaling", scale, ["none", *SCALERS])
+    return scaler_named(name)
 
 
 def expect_task(name: str | None) -> None:

@@ -20,6 +20,8 @@ def check_place(path: Path | None, option: str, endings: tuple[str, ...] = ()) -
         raise ConfigurationError(f"{option} {path}: expected a name ending in {' or '.join(endings)}; rename it")
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"{option} {path}: is a folder or a device, expected a file; name one")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise ConfigurationError(f"{option} {path}: {path.parent} is a file, expected a folder; name one")
     if not path.parent.is_dir():
         raise ConfigurationError(f"{option} {path}: there is no folder {path.parent}; make it first")
     try:

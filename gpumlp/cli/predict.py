@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
+from gpumlp.backends.select import asked_for
 from gpumlp.cli import options as opt
 from gpumlp.cli.errors import tell
 from gpumlp.cli.notes import notes_told
@@ -67,6 +68,7 @@ def predict(
         raise unknown_name("--unseen", unseen, UNSEEN)
     place = None if out == "-" else Path(out)
     check_place(place, "--out", (".csv", ".npy"))
+    asked_for(backend)
     model = load(model_file, backend, device)
     table = read_rows(data, model, target, opt.header_mode(header))
     check_features(table, model, data)

@@ -151,7 +151,9 @@ def sweep(
     ends the process that runs it is left out, and told in the end, with exit status 3.
     """
     opt.expect_task(task)
-    found = read_space(space)
+    found, part, runner = read_space(space), read_shard(shard), executor_of(executor, address, cpus)
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigurationError(f"--out {out}: is a file, expected one; choose another folder")
     scaling, named = opt.scaler_kind(scale, standardise), opt.column_names(categorical)
     problem = pose(load_table(data, target=target, header=opt.header_mode(header), categorical=named), task)
     parts = split(problem, val_fraction, False, seed)
@@ -188,7 +190,7 @@ def sweep(
         describe(problem, parts, wanted, len(of_all.folds))
         view = SweepView(of_all.metric, wanted.varied)
     with notes_told(not quiet):
-        result = run(ctx, wanted, X, Y, out, read_shard(shard), executor_of(executor, address, cpus), view)
+        result = run(ctx, wanted, X, Y, out, part, runner, view)
     written = [result.to_csv(out / "results.csv"), *plotted(result, out / "plot.png")]
     closing = report(result)
     if not (as_json or quiet):

@@ -122,11 +122,11 @@ def train(
     parts = split(problem, val_fraction, early_stopping is not None, seed)
     with notes_told(not quiet):
         problem, columns = encode(problem, parts.train)
-    X, default, allowed = problem.table.X, DEFAULTS[problem.task], streaming.memory_of(memory)
-    # what has categories has been made, in memory
-    pool = streaming.pool_for(X, allowed, opt.batch_rows(batch_size)) if columns is None else None
-    if pool is not None:
-        parts = streaming.few_enough(parts, X, pool)
+    X, default, allowed = (
+        problem.table.X,
+        DEFAULTS[problem.task],
+        streaming.memory_of(memory, checkpoint if resume else None),
+    )
     net = Network(
         (X.shape[1], *opt.hidden_sizes(hidden), problem.n_out),
         opt.activation_names(activation),
@@ -140,6 +140,11 @@ def train(
         precision=precision,
         seed=seed,
     )
+    # what has categories has been made, in memory
+    row = streaming.bytes_of_row(problem, scaling is not None, net.dtype)
+    pool = streaming.pool_for(X, allowed, opt.batch_rows(batch_size), row) if columns is None else None
+    if pool is not None:
+        parts = streaming.few_enough(parts, X, pool)
     trainer = Trainer(
         net,
         optimizer,
@@ -159,6 +164,8 @@ def train(
         describe(problem, parts, model, training, pool)
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
     with notes_told(not quiet), going_on(checkpoints, ctx.find_root().obj):
+        if checkpoints is not None:
+            streaming.keep_memory(checkpoints, X, allowed)
         history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save, checkpoints, resume, pool)
     result = close(problem, parts, model, history, best, pool) | {"batch_size": trainer.batch_size}
     print(as_object(result) if as_json else closing_line(result))
@@ -221,6 +228,8 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str, p
 def checkpoints_in(folder: Path | None, every: str, keep: int, resume: bool) -> Checkpoints | None:
     """Return the checkpoints that the options ask for; raise ConfigurationError for what means nothing."""
     if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigurationError(f"--checkpoint {folder}: is a file, expected a folder; choose another name")
         return Checkpoints(folder, every, keep)
     if resume:
         raise ConfigurationError("--resume: needs --checkpoint DIR, the folder to go on from; give it")

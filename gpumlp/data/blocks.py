@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpumlp.data.limits import expect_room
-from gpumlp.data.table import Array, Table, Texts, expect_as_many, rows_per_block
+from gpumlp.data.table import Array, Table, Texts, expect_as_many, expect_room_for_texts, rows_per_block
 from gpumlp.errors import DataError
 
 Piece = tuple[Array, Array | None]  # X, y of some rows in their order
@@ -53,42 +53,77 @@ class Blocks:
                 f"{self.name}: no rows {start} to {stop}, expected 0 <= start < stop <= {self.n_rows or 'the end'}; "
                 "rows are counted from 0"
             )
-        expect_room((stop - start) * self.n_features * self.x_dtype.itemsize, f"{self.name}: rows {start} to {stop}")
-        parts, found = [], start
-        for X, y in self.pieces(start):
-            wanted = stop - found
-            parts.append(self._table(X[:wanted], None if y is None else y[:wanted]))
-            found += len(parts[-1].X)
-            if found == stop:
-                return joined(parts)
-        raise DataError(f"{self.name}: ends after {found} rows, expected {stop}; it is cut short, or has changed")
+        return self._rows(start, stop, f"{self.name}: rows {start} to {stop}")
 
     def gather(self) -> Table:
         """Return all rows; raise DataError if they take more memory than is allowed."""
-        if self.n_rows is not None:
-            width = self.n_features * self.x_dtype.itemsize + (self.y_dtype.itemsize if self.y_dtype else 0)
-            expect_room(self.n_rows * width, "the table")
-        parts, n_bytes = [], 0
-        for part in self:
-            parts.append(part)
-            n_bytes += part.X.nbytes
-            expect_room(n_bytes, "the table")
-        if not parts:
-            raise DataError("holds no row, expected at least one; check where it comes from")
-        table = joined(parts)
+        if self.n_rows:
+            table = self._rows(0, self.n_rows, "the table")
+        else:
+            table = self._table(*gathered((part.X, part.y) for part in self))
         return table if self.texts is None else replace(table, texts=self.texts())
+
+    def _rows(self, start: int, stop: int, what: str) -> Table:
+        """Return some rows, each block put where it belongs as it comes."""
+        width = self.n_features * self.x_dtype.itemsize + (self.y_dtype.itemsize if self.y_dtype else 0)
+        expect_room((stop - start) * width, what)
+        X, labels = np.empty((stop - start, self.n_features), self.x_dtype), []
+        found = 0
+        for some, y in self.pieces(start):
+            wanted = len(X) - found
+            part = self._table(some[:wanted], None if y is None else y[:wanted])
+            X[found : found + len(part.X)] = part.X
+            found += len(part.X)
+            if part.y is not None:
+                labels.append(part.y)
+                expect_room_for_labels(labels, found)
+            if found == len(X):
+                break
+        else:
+            raise DataError(
+                f"{self.name}: ends after {start + found} rows, expected {stop}; it is cut short, or has changed"
+            )
+        return self._table(X, put_together(labels) if labels else None)
 
     def _table(self, X: Array, y: Array | None) -> Table:
         return Table(X, y, self.feature_names, self.target_name)
 
 
-def joined(parts: list[Table]) -> Table:
-    """Return the rows of several tables of the same columns as one table."""
+def gathered(pieces: Iterable[Piece]) -> Piece:
+    """Return all rows; raise DataError if there is none, or if they take more memory than is allowed."""
+    parts: list[Array] = []
+    labels: list[Array] = []
+    n_rows = n_bytes = 0
+    for X, y in pieces:
+        parts.append(X)
+        n_rows, n_bytes = n_rows + len(X), n_bytes + X.nbytes
+        if y is not None:
+            labels.append(y)
+            n_bytes += y.nbytes
+            expect_room_for_labels(labels, n_rows)
+        expect_room(n_bytes, "the table")
+    if not parts:
+        raise DataError("holds no row, expected at least one; check where it comes from")
+    return put_together(parts), put_together(labels) if labels else None
+
+
+def put_together(parts: list[Array]) -> Array:
+    """Return the rows of arrays as one; the list is empty then, so that they are not in memory twice."""
     if len(parts) == 1:
-        return parts[0]
-    first = parts[0]
-    y = None if first.y is None else np.concatenate([part.y for part in parts if part.y is not None])
-    return Table(np.concatenate([part.X for part in parts]), y, first.feature_names, first.target_name)
+        return parts.pop()
+    at = sum(map(len, parts))
+    whole = np.empty((at, *parts[0].shape[1:]), np.result_type(*parts))
+    while parts:
+        part = parts.pop()
+        at -= len(part)
+        whole[at : at + len(part)] = part
+    return whole
+
+
+def expect_room_for_labels(labels: list[Array], n_rows: int) -> None:
+    """Raise DataError if labels of text, put together, take more memory than `data_limit` allows."""
+    if labels[-1].dtype.kind == "U":
+        expect_room_for_texts(n_rows, max(y.dtype.itemsize for y in labels) // 4)
 
 
 def blocks_of_arrays(

@@ -70,10 +70,16 @@ class OneHot:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The name of each feature: the column's, with "=category" for a category."""
-        return tuple(
-            name if text is None else f"{name}={text}" for name, _, texts in self._places() for text in texts or (None,)
-        )
+        """The name of each feature: the column's, with "=category" for a category, and "'" where that is taken."""
+        taken = {name for name, _, texts in self._places() if texts is None}
+        names = []
+        for name, _, texts in self._places():
+            for told in (name,) if texts is None else (f"{name}={text}" for text in texts):
+                while texts is not None and told in taken:
+                    told += "'"
+                taken.add(told)
+                names.append(told)
+        return tuple(names)
 
     @property
     def is_category(self) -> NDArray[np.bool_]:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpumlp.data.arrow_batches import batches_of
 from gpumlp.data.blocks import Blocks, Piece
 from gpumlp.data.files import Request, about, categorical_columns, damage_told, nearest, needed, shortened
 from gpumlp.data.limits import expect_piece
-from gpumlp.data.table import Array, Codes, rows_per_block, texts_by_codes
+from gpumlp.data.table import (
+    Array,
+    Codes,
+    expect_room_for_codes,
+    expect_room_for_texts,
+    rows_per_block,
+    texts_by_codes,
+)
 from gpumlp.errors import DataError
 
 DAMAGED = "a whole file of Apache Arrow or Parquet", "is it damaged or cut short? write it again"
@@ -22,10 +31,12 @@ DAMAGED = "a whole file of Apache Arrow or Parquet", "is it damaged or cut short
 class Layout:
     """Which columns are features, and which is the target.
 
+    texts   names of the columns that hold text
     codes   of the columns that are read as text; they grow while it is read
     """
 
     names: tuple[str, ...]
+    texts: list[str]
     target: int | None
     x_dtype: np.dtype[Any]
     y_dtype: np.dtype[Any] | None
@@ -45,17 +56,15 @@ class Layout:
 
 def open_parquet(path: Path, request: Request) -> Blocks:
     """Return a Parquet file as Blocks, read group of rows by group; the target is a column's name or number."""
-    with about(path), damage_told(*DAMAGED):
-        parquet = needed("pyarrow.parquet", "arrow")
-        with parquet.ParquetFile(path) as file:
-            layout = _layout(file.schema_arrow, request)
-            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-            counts = [group.num_rows for group in groups]
-            largest = max((group.total_byte_size for group in groups), default=0)
-            expect_piece(largest, "has a group of rows", "again with a smaller row_group_size")
+    with about(path), damage_told(*DAMAGED), _opened_parquet(path) as file:
+        layout = _layout(file.schema_arrow, request)
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        counts = [group.num_rows for group in groups]
+        largest = max((group.total_byte_size for group in groups), default=0)
+        expect_piece(largest, "has a group of rows", "again with a smaller row_group_size")
 
     def batches(start: int) -> Iterator[tuple[int, Any]]:
-        with parquet.ParquetFile(path) as file:
+        with _opened_parquet(path, layout.texts) as file:
             for i, at in _from(start, counts):
                 for batch in file.iter_batches(rows_per_block(len(layout.names)), row_groups=[i]):
                     yield at, batch
@@ -64,13 +73,25 @@ def open_parquet(path: Path, request: Request) -> Blocks:
     return _as_blocks(path, layout, sum(counts), batches)
 
 
+@contextmanager
+def _opened_parquet(path: Path, texts: list[str] | None = None) -> Iterator[Any]:
+    """Open a file, which is closed whatever happens; a text that stands in many rows of `texts` is read once."""
+    parquet, arrow = needed("pyarrow.parquet", "arrow"), needed("pyarrow", "arrow")
+    with arrow.OSFile(str(path)) as source, parquet.ParquetFile(source, read_dictionary=texts) as file:
+        yield file
+
+
 def open_arrow(path: Path, request: Request) -> Blocks:
     """Return a file of Arrow record batches (Feather version 2 is one) as Blocks; it is mapped, not read."""
     with about(path), damage_told(*DAMAGED):
         ipc, arrow = needed("pyarrow.ipc", "arrow"), needed("pyarrow", "arrow")
         with arrow.memory_map(str(path)) as source, ipc.open_file(source) as file:
             layout = _layout(file.schema, request)
-            counts = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
+            source.seek(0)
+            rows, dictionaries = batches_of(memoryview(source.read_buffer()))
+            largest = max((batch.n_bytes for batch in rows), default=0) + sum(batch.n_bytes for batch in dictionaries)
+            expect_piece(largest, "has a batch of rows", "again in smaller batches")
+            counts = [batch.n_rows for batch in rows]
 
     def batches(start: int) -> Iterator[tuple[int, Any]]:
         with arrow.memory_map(str(path)) as source, ipc.open_file(source) as file:
@@ -126,7 +147,8 @@ def _layout(schema: Any, request: Request) -> Layout:
     if request.missing and kept.kind != "f":
         kept = np.dtype(np.float32)
     y_dtype = None if target is None else _target_type(schema.field(target))
-    return Layout(names, target, kept, y_dtype, request.missing, {i: {} for i in coded})
+    texts = [name for i, name in enumerate(names) if _is_text(schema.field(i).type)]
+    return Layout(names, texts, target, kept, y_dtype, request.missing, {i: {} for i in coded})
 
 
 def _target_column(names: tuple[str, ...], request: Request) -> int | None:
@@ -177,23 +199,34 @@ def _piece(batch: Any, at: int, layout: Layout) -> Piece:
             X[:, j] = _coded(batch.column(i), layout.codes[i])
         else:
             X[:, j] = _values(batch.column(i), at, layout.names[i], layout.missing)
+    expect_room_for_codes(layout.codes)
     if layout.target is None:
         return X, None
     y = _values(batch.column(layout.target), at, layout.names[layout.target], missing=False)
-    return X, y.astype(np.str_ if layout.y_dtype is None else layout.y_dtype)
+    if layout.y_dtype is not None:
+        return X, y.astype(layout.y_dtype)
+    expect_room_for_texts(len(y), max(map(len, y), default=0))
+    return X, y.astype(np.str_)
 
 
 def _coded(column: Any, codes: Codes) -> Array:
     """Return the codes of a column as text, in which new texts get new ones; a missing value is the text ""."""
-    encoded = column.cast(needed("pyarrow", "arrow").string()).fill_null("").dictionary_encode()
-    places = np.array([codes.setdefault(text, len(codes)) for text in encoded.dictionary.to_pylist()], np.int64)
-    found: Array = places[encoded.indices.to_numpy(zero_copy_only=False)]
+    types, arrow = needed("pyarrow.types", "arrow"), needed("pyarrow", "arrow")
+    encoded = column if types.is_dictionary(column.type) else column.dictionary_encode()
+    texts = [text or "" for text in encoded.dictionary.cast(arrow.string()).to_pylist()] + [""]
+    indices = encoded.indices.cast(arrow.int64()).fill_null(len(texts) - 1)
+    places = np.zeros(len(texts), np.int64)
+    for i in indices.unique().to_pylist():  # as they appear
+        places[i] = codes.setdefault(texts[i], len(codes))
+    found: Array = places[indices.to_numpy(zero_copy_only=False)]
     return found
 
 
 def _values(column: Any, at: int, name: str, missing: bool) -> Array:
     types, arrow = needed("pyarrow.types", "arrow"), needed("pyarrow", "arrow")
     if types.is_dictionary(column.type):
+        if _is_text(column.type):
+            expect_room_for_texts(len(column), max((len(t or "") for t in column.dictionary.to_pylist()), default=0))
         column = column.dictionary_decode()
     if column.null_count and not missing:
         row = at + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])

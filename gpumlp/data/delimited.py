@@ -12,16 +12,24 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from gpumlp.data.blocks import Blocks, Piece
+from gpumlp.data.blocks import Blocks, Piece, gathered
 from gpumlp.data.files import PartsWithTexts, Request, about, categorical_columns, listed, nearest, open_text, shortened
-from gpumlp.data.limits import expect_room
-from gpumlp.data.table import Array, Codes, Texts, rows_per_block, texts_by_codes
+from gpumlp.data.limits import longest_line
+from gpumlp.data.table import (
+    Array,
+    Codes,
+    Texts,
+    expect_room_for_codes,
+    expect_room_for_texts,
+    rows_per_block,
+    texts_by_codes,
+)
 from gpumlp.errors import DataError
 
 Row = tuple[int, list[str]]  # the number of the line, counted from 1, on which the row ends; its cells without blanks
 
-LONGEST = 1 << 26  # characters of a line
-LONGEST_ROW = 1 << 20  # characters that a quoted cell may go on for beyond its line
+BLOCK_CHARACTERS = 1 << 24  # of lines that are read at once
+LONGEST_ROW = 1 << 20  # characters that a row may go on for beyond its line, by quoted cells
 
 
 @dataclass(frozen=True)
@@ -84,9 +92,9 @@ def read_delimited(path: Path, request: Request) -> PartsWithTexts:
     with about(path):
         layout = _find_layout(path, request)
         try:
-            X, y = _gathered(_pieces(path, request, layout, as_text=False))
+            X, y = gathered(_pieces(path, request, layout, as_text=False))
         except LabelsAreText:
-            X, y = _gathered(_pieces(path, request, layout, as_text=True))
+            X, y = gathered(_pieces(path, request, layout, as_text=True))
     if y is not None and y.dtype.kind == "f":
         y = _whole_if_whole(y)
     return X, y, layout.feature_names, layout.target_name, layout.texts()
@@ -121,9 +129,10 @@ def open_delimited(path: Path, request: Request) -> Blocks:
 
 def lines_of(text: TextIO) -> Iterator[str]:
     """Yield the lines of a text; raise DataError for one without end, before it fills the memory."""
-    for number, line in enumerate(iter(lambda: text.readline(LONGEST), ""), 1):
-        if len(line) == LONGEST:
-            raise DataError(f"line {number} has {LONGEST} characters or more, expected rows; is it a text table?")
+    longest = longest_line()
+    for number, line in enumerate(iter(lambda: text.readline(longest), ""), 1):
+        if len(line) == longest:
+            raise DataError(f"line {number} has {longest} characters or more, expected rows; is it a text table?")
         yield line
 
 
@@ -261,6 +270,8 @@ def _survey(path: Path, request: Request, layout: Layout) -> tuple[int, np.dtype
                 whole = whole and value is not None and _is_whole(value)
     if layout.target is None:
         return n_rows, None
+    if not numbers:
+        expect_room_for_texts(min(n_rows, rows_per_block(layout.n_columns)), longest, copies=3)
     kind: Any = np.int64 if whole and numbers else np.float64 if numbers else f"<U{longest}"
     return n_rows, np.dtype(kind)
 
@@ -282,8 +293,13 @@ def _pieces(path: Path, request: Request, layout: Layout, as_text: bool) -> Iter
 
 
 def _next_lines(lines: Iterator[str], n: int) -> list[str]:
-    """Return the next lines, and those on which a quoted cell goes on that they leave open."""
-    block = list(islice(lines, n))
+    """Return the next lines, n or as many as are long enough, and those on which a cell of theirs goes on."""
+    block, n_characters = [], 0
+    for some in islice(lines, n):
+        block.append(some)
+        n_characters += len(some)
+        if n_characters >= BLOCK_CHARACTERS:
+            break
     n_quotes, more = "".join(block).count('"'), 0
     while n_quotes % 2 and more < LONGEST_ROW and (line := next(lines, None)) is not None:
         block.append(line)
@@ -305,7 +321,7 @@ def _numbers(lines: list[str], layout: Layout) -> Piece | None:
         return values, None
     last = layout.target == layout.n_columns - 1  # as is usual: no copy is needed
     X = values[:, :-1] if last else np.delete(values, layout.target, axis=1)
-    return X, values[:, layout.target]
+    return X, values[:, layout.target].copy()  # which does not keep X alive
 
 
 def _cells(lines: list[str], before: int, layout: Layout, as_text: bool) -> Piece:
@@ -323,16 +339,34 @@ def _cells(lines: list[str], before: int, layout: Layout, as_text: bool) -> Piec
                 numbers.append(value)
         features.extend(_feature_values(line, cells, layout))
     X = np.frombuffer(features).reshape(-1, layout.n_features) if features else np.empty((0, layout.n_features))
+    expect_room_for_codes(layout.codes)
     if layout.target is None:
         return X, None
-    return X, np.array(labels, np.str_) if as_text else np.array(numbers)
+    if not as_text:
+        return X, np.array(numbers)
+    expect_room_for_texts(len(labels), max(map(len, labels), default=0))
+    return X, np.array(labels, np.str_)
 
 
 def _rows(lines: Iterable[str], delimiter: str, before: int = 0) -> Iterator[Row]:
     """Yield the rows that stand in lines, blank ones skipped; `before` is the number of lines before them."""
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    begins, more = True, 0
+
+    def bounded() -> Iterator[str]:
+        nonlocal begins, more
+        for line in lines:
+            begins, more = False, 0 if begins else more + len(line)
+            if more > LONGEST_ROW:
+                raise DataError(
+                    f"line {before + reader.line_num}: a row goes on for {LONGEST_ROW} characters or more behind its "
+                    "first line, expected a quote where each quoted cell ends; is one missing?"
+                )
+            yield line
+
+    reader = csv.reader(bounded(), delimiter=delimiter, skipinitialspace=True)
     try:
         for cells in reader:
+            begins = True
             row = [cell.strip() for cell in cells]
             if row not in ([], [""]):
                 yield before + reader.line_num, row
@@ -378,19 +412,6 @@ def _feature_values(line: int, cells: list[str], layout: Layout) -> Iterator[flo
                 f"encode or drop it{layout.advice}{advice}"
             )
         yield value
-
-
-def _gathered(pieces: Iterator[Piece]) -> Piece:
-    parts, labels, n_bytes = [], [], 0
-    for X, y in pieces:
-        parts.append(X)
-        if y is not None:
-            labels.append(y)
-        n_bytes += X.nbytes
-        expect_room(n_bytes, "the table")
-    if not parts:
-        raise DataError("holds no row, expected at least one; check where it comes from")
-    return np.concatenate(parts), np.concatenate(labels) if labels else None
 
 
 # ---------------------------------------------------------------- cells

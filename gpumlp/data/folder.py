@@ -73,6 +73,7 @@ def write_folder(blocks: Blocks, place: str | Path, *, replace: bool = False, ma
             json.dump(_as_object(manifest), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
+            _expect_readable(file.tell(), place.name)
     return manifest
 
 
@@ -128,7 +129,8 @@ def _put_in_place(making: Path, place: Path, replace: bool) -> None:
 
 
 def _write_arrays(blocks: Blocks, making: Path, limit: int) -> Manifest:
-    statistics, classes, n_rows = ColumnStatistics(blocks.n_features), Classes(), 0
+    with _about_rows(blocks.name, 0):
+        statistics, classes, n_rows = ColumnStatistics(blocks.n_features), Classes(), 0
     y_statistics: ColumnStatistics | None = None
     with NpyWriter(making / FILES["X"]) as X, NpyWriter(making / FILES["Y"]) as Y:
         for table in blocks:
@@ -141,7 +143,8 @@ def _write_arrays(blocks: Blocks, making: Path, limit: int) -> Manifest:
                 classes.add(table.y)
                 if table.y.dtype.kind != "U":
                     columns = table.y.reshape(len(table.y), -1)
-                    y_statistics = y_statistics or ColumnStatistics(columns.shape[1])
+                    with _about_rows(blocks.name, n_rows):
+                        y_statistics = y_statistics or ColumnStatistics(columns.shape[1])
                     y_statistics.add(columns)
             n_rows += len(table.X)
             if X.n_bytes + Y.n_bytes > limit:
@@ -235,8 +238,7 @@ def read_manifest(path: Path) -> Manifest:
     if not place.exists():
         raise DataError(f"is no data folder: it has no {MANIFEST}; make one with `gpumlp convert DATA NAME{ENDING}`")
     expect_file(place)
-    if place.stat().st_size > MAX_MANIFEST:
-        raise DataError(f"{MANIFEST} is larger than {readable_bytes(MAX_MANIFEST)}; convert the data again")
+    _expect_readable(place.stat().st_size, path.name)
     try:
         found = json.loads(place.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -251,6 +253,14 @@ def read_manifest(path: Path) -> Manifest:
             f"{found.get('written_by')!r}, install that or convert the data again"
         )
     return _checked(found)
+
+
+def _expect_readable(n_bytes: int, name: str) -> None:
+    if n_bytes > MAX_MANIFEST:
+        raise DataError(
+            f"{name}: {MANIFEST} is larger than {readable_bytes(MAX_MANIFEST)}; convert the data again, with fewer "
+            "columns"
+        )
 
 
 def checksum(path: Path) -> str:

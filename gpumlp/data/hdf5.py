@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 
 from gpumlp.data.blocks import Blocks, Piece, blocks_of_arrays
 from gpumlp.data.files import FEATURES, Request, about, damage_told, first_of, name_of_target, needed
-from gpumlp.data.limits import expect_piece
-from gpumlp.data.table import rows_per_block
+from gpumlp.data.limits import expect_piece, expect_row
+from gpumlp.data.table import expect_names, rows_per_block
 from gpumlp.errors import DataError
 
 DAMAGED = "a whole HDF5 file", "is it damaged or cut short? write it again"
@@ -23,10 +24,12 @@ def open_hdf5(path: Path, request: Request) -> Blocks:
     with about(path), damage_told(*DAMAGED), _opened(path) as file:
         found = list(file)
         x_name, target = first_of(FEATURES, found), name_of_target(found, request)
+        X, y = _dataset(file, x_name), None if target is None else _dataset(file, target)
         names = None
         if "feature_names" in found:
-            names = tuple(str(name) for name in np.ravel(_dataset(file, "feature_names")[:]))
-        X, y = _dataset(file, x_name), None if target is None else _dataset(file, target)
+            several = _dataset(file, "feature_names")
+            expect_names(prod(several.shape), X.shape)
+            names = tuple(str(name) for name in np.ravel(several[:]))
         found_blocks = blocks_of_arrays(X, y, names, target, str(path))
 
     def pieces(start: int) -> Iterator[Piece]:
@@ -61,7 +64,7 @@ class _Text:
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset.asstr()
-        self.n_rows = len(dataset)
+        self.n_rows, self.shape = len(dataset), dataset.shape
 
     def __len__(self) -> int:
         return self.n_rows
@@ -79,6 +82,7 @@ def _dataset(file: Any, name: str) -> Any:
         raise DataError(f"{name} is no dataset of this very file, expected one; copy what it leads to into it")
     if found.ndim == 0:
         raise DataError(f"{name} has shape (), expected a row for each sample; reshape it")
+    expect_row(prod(found.shape[1:]) * found.dtype.itemsize)
     _expect_chunk(found, name)
     if h5py.check_string_dtype(found.dtype) is not None:
         return _Text(found)

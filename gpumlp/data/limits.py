@@ -6,8 +6,10 @@ import io
 import os
 import re
 import sys
-from pathlib import Path
-from typing import Any, BinaryIO
+from contextlib import suppress
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
 
 from gpumlp.errors import ConfigurationError, DataError, readable_bytes
 
@@ -17,7 +19,33 @@ UNKNOWN = 4 * 2**30  # bytes taken to be free where the system does not tell
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 LARGER = f"raise {VARIABLE} if it is meant to be so large"
 WAYS_OUT = f"convert it to a data folder, which may be larger than memory (`gpumlp convert`), or {LARGER}"
+LONGEST_LINE, SHORTEST_LIMIT = 1 << 26, 1 << 16  # characters
+OF_A_CHARACTER = 64  # bytes that a character of a line can take in cells of their own
 DEFLATED = 1032  # bytes that one byte of a gzip or zip file can become
+
+
+class ControlGroup(NamedTuple):
+    """Where Linux limits the memory of a container: the files that say so, and what of it is taken for cached files."""
+
+    controller: str
+    root: Path
+    most: str
+    taken: str
+    cached: str
+
+
+GROUPS = (
+    ControlGroup("", Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    ControlGroup(
+        "memory",
+        Path("/sys/fs/cgroup/memory"),
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+
+NO_LIMIT = 1 << 60  # bytes; the first version says by a number as large that there is none
 
 
 def data_limit() -> int:
@@ -56,6 +84,11 @@ def expect_room(n_bytes: int, what: str, way_out: str = WAYS_OUT) -> None:
         )
 
 
+def expect_row(n_bytes: int) -> None:
+    """Raise DataError if a single row of an array is more than `data_limit` allows."""
+    expect_piece(n_bytes, "has rows", "with fewer columns")
+
+
 def expect_piece(n_bytes: int, what: str, way_out: str) -> None:
     """Raise DataError if a piece of a file that is read as a whole is more than `data_limit` allows.
 
@@ -66,6 +99,11 @@ def expect_piece(n_bytes: int, what: str, way_out: str) -> None:
         raise DataError(
             f"{what} of {readable_bytes(n_bytes)}, the limit here is {readable_bytes(limit)}; write it {way_out}"
         )
+
+
+def longest_line() -> int:
+    """Return how long a line of text may be: its cells take far more memory than its characters."""
+    return min(LONGEST_LINE, max(SHORTEST_LIMIT, data_limit() // OF_A_CHARACTER))
 
 
 class Unpacked(io.RawIOBase):
@@ -107,13 +145,35 @@ def _machine() -> int | None:
 
 
 def _container() -> int | None:
-    """Return what the control group of Linux leaves, if it has a limit."""
-    folder = Path("/sys/fs/cgroup")
+    """Return what the control groups of Linux leave to this process, if one of them has a limit."""
+    left = [n for group in GROUPS for folder in _folders(group) if (n := _left(folder, group)) is not None]
+    return min(left, default=None)
+
+
+@cache
+def _folders(group: ControlGroup) -> list[Path]:
+    """Return the group that this process is in, and those around it, as far as they can be seen from here."""
+    path = PurePosixPath("/")
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, named = line.split(":", 2)
+            if group.controller in controllers.split(","):
+                path = PurePosixPath(named)
+    return [group.root.joinpath(*place.parts[1:]) for place in (path, *path.parents)]
+
+
+def _left(folder: Path, group: ControlGroup) -> int | None:
+    """Return what a control group leaves, where the files that were read last can make room; None without a limit."""
     try:
-        most, taken = ((folder / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        return max(int(most) - int(taken), 0)
+        most = int((folder / group.most).read_text(encoding="ascii"))
+        if most >= NO_LIMIT:
+            return None
+        taken = int((folder / group.taken).read_text(encoding="ascii"))
+        counts = (folder / "memory.stat").read_text(encoding="ascii")
     except (OSError, ValueError):  # no such group, or "max"
         return None
+    cached = re.search(rf"^{group.cached} (\d+)$", counts, re.MULTILINE)
+    return max(most - taken + (int(cached[1]) if cached else 0), 0)
 
 
 def _process() -> int | None:
@@ -121,5 +181,11 @@ def _process() -> int | None:
         return None
     import resource
 
-    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    return min((n for n in limits if n != resource.RLIM_INFINITY), default=None)
+    try:
+        pages = [int(n) for n in Path("/proc/self/statm").read_text(encoding="ascii").split()]
+    except (OSError, ValueError):
+        pages = [0] * 7
+    taken = {resource.RLIMIT_AS: pages[0], resource.RLIMIT_DATA: pages[5]}
+    limits = {kind: resource.getrlimit(kind)[0] for kind in taken}
+    left = [n - taken[kind] * resource.getpagesize() for kind, n in limits.items() if n != resource.RLIM_INFINITY]
+    return max(min(left), 0) if left else None

@@ -14,8 +14,8 @@ import numpy as np
 
 from gpumlp.data.blocks import Blocks, Piece, blocks_of_arrays, read_up_to, streamed_rows
 from gpumlp.data.files import FEATURES, Parts, Request, about, damage_told, expect_file, first_of, name_of_target
-from gpumlp.data.limits import DEFLATED, expect_room
-from gpumlp.data.table import Array, Table, expect_as_many, rows_per_block
+from gpumlp.data.limits import DEFLATED, expect_room, expect_row
+from gpumlp.data.table import Array, Table, expect_as_many, expect_names, rows_per_block
 from gpumlp.errors import DataError, readable_bytes
 
 NPY: Any = np.lib.format  # older NumPys do not tell its types
@@ -47,8 +47,10 @@ def read_npz(path: Path, request: Request) -> Parts:
     """
     with about(path), damage_told(WHOLE, ADVICE), _archive(path) as archive:
         names, x_name, target = _contents(archive, request)
-        X = _read_member(archive, x_name)
-        return X, None if target is None else _read_member(archive, target), names, target
+        wanted = [name for name in (x_name, target) if name is not None]
+        expect_room(sum(_member_claim(archive, name).n_bytes for name in wanted), f"array {' and '.join(wanted)}")
+        X, *y = (_read_member(archive, name) for name in wanted)
+        return X, y[0] if y else None, names, target
 
 
 def open_npz(path: Path, request: Request) -> Blocks:
@@ -63,6 +65,8 @@ def open_npz(path: Path, request: Request) -> Blocks:
         expect_as_many(n_rows, claims[-1].shape[0])
         if n_rows == 0 or len(claims[0].shape) != 2:
             Table(np.empty(claims[0].shape, np.uint8) if prod(claims[0].shape) == 0 else np.empty((1, 1, 1)))
+        for claim in claims:
+            expect_row(claim.n_bytes // n_rows)
         x_head, *y_head = (np.zeros((1, *claim.shape[1:]), claim.dtype) for claim in claims)
         head = Table(x_head, y_head[0] if y_head else None)
 
@@ -137,10 +141,11 @@ def _contents(archive: zipfile.ZipFile, request: Request) -> tuple[tuple[str, ..
     if twice is not None:
         raise DataError(f"holds two entries named {twice!r}, expected one of each; {ADVICE}")
     found = [name.removesuffix(".npy") for name in entries]
-    names = None
-    if "feature_names" in found:
-        names = tuple(str(name) for name in _read_member(archive, "feature_names").ravel())
-    return names, first_of(FEATURES, found), name_of_target(found, request)
+    x_name, target = first_of(FEATURES, found), name_of_target(found, request)
+    if "feature_names" not in found:
+        return None, x_name, target
+    expect_names(prod(_member_claim(archive, "feature_names").shape), _member_claim(archive, x_name).shape)
+    return tuple(str(name) for name in _read_member(archive, "feature_names").ravel()), x_name, target
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> Array:

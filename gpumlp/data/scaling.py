@@ -66,15 +66,31 @@ class Standardiser:
 
         X        (n_samples, n_features) numbers, read
         kept     (n_features,) where a feature stays as it is, with mean 0 and scale 1; nowhere without it
-        Raises   DataError if X has other axes, no rows or no numbers
+        Raises   DataError if X has other axes, no rows, no numbers, or some that are not finite or too large to square
         """
         X = _as_some_rows(X)
-        mean = _sum_blocks(X, lambda block: block) / len(X)
-        deviation = np.sqrt(_sum_blocks(X, lambda block: (block - mean) ** 2) / len(X))
-        constant = (X.min(axis=0) == X.max(axis=0)) | (deviation == 0)  # rounding leaves a constant 0.1 a deviation
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
+            mean = _sum_blocks(X, lambda block: block) / len(X)
+            squares = _sum_blocks(X, lambda block: (block - mean) ** 2)
+        return cls.of_measures(mean, squares / len(X), X.min(axis=0), X.max(axis=0), kept)
+
+    @classmethod
+    def of_measures(
+        cls,
+        mean: NDArray[np.float64],
+        variance: NDArray[np.float64],
+        least: Array,
+        largest: Array,
+        kept: NDArray[np.bool_] | None = None,
+    ) -> Standardiser:
+        """Return the map of features with this mean, variance, least and largest value; see `fit`."""
+        constant = least == largest  # rounding may leave it a deviation, and a mean beside its value
+        mean = np.where(constant, least.astype(np.float64), mean)
+        deviation = np.where(constant, 0.0, np.sqrt(variance))
         if kept is not None:
-            mean[kept], constant = 0.0, constant | kept
-        return cls(mean, np.where(constant, 1.0, deviation))
+            mean, deviation = np.where(kept, 0.0, mean), np.where(kept, 0.0, deviation)
+        _expect_measured(np.stack([mean, deviation]))
+        return cls(mean, np.where(deviation == 0, 1.0, deviation))
 
     def transform(self, X: Any, dtype: DTypeLike = np.float32) -> Array:
         """Return (X - mean) / scale as a new array of `dtype`, computed in float64.
@@ -145,7 +161,7 @@ class QuantileNormaliser:
 
         X        (n_samples, n_features) numbers, read
         kept     (n_features,) where a feature stays as it is; nowhere without it
-        Raises   DataError if X has other axes, no rows or no numbers
+        Raises   DataError if X has other axes, no rows, no numbers, or some that are not finite
         """
         X = _as_some_rows(X)
         n_features = X.shape[1]
@@ -153,7 +169,9 @@ class QuantileNormaliser:
         p = _probabilities(min(len(X), MOST_QUANTILES))
         quantiles = np.zeros((len(p), n_features))
         for j in np.flatnonzero(~kept):
-            quantiles[:, j] = np.quantile(X[:, j].astype(np.float64), p, method="hazen")
+            with np.errstate(invalid="ignore"):  # what comes of it is refused
+                quantiles[:, j] = np.quantile(X[:, j].astype(np.float64), p, method="hazen")
+        _expect_measured(quantiles)
         return cls(quantiles, kept)
 
     def transform(self, X: Any, dtype: DTypeLike = np.float32) -> Array:
@@ -212,6 +230,16 @@ def _normal(x: NDArray[np.float64], quantiles: NDArray[np.float64], p: NDArray[n
     last = np.interp(x, quantiles, p)  # of equal quantiles it takes the last,
     first = 1 - np.interp(-x, -quantiles[::-1], p)  # and the other way round the first; p is 1 - p reversed
     return normal_quantile((first + last) / 2)
+
+
+def _expect_measured(measures: NDArray[np.float64]) -> None:
+    """Raise DataError unless what was measured, (n_measures, n_features), is finite."""
+    lost = np.flatnonzero(~np.isfinite(measures).all(axis=0))
+    if len(lost):
+        raise DataError(
+            f"the scale of feature {lost[0]} (from 0) cannot be measured: a value is missing, infinite or too large to "
+            "be squared; fill or drop it, or write it in another unit"
+        )
 
 
 def _as_some_rows(values: Any) -> Array:

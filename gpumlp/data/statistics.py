@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpumlp.data.limits import expect_room
 from gpumlp.data.table import Array
 
 Column = NDArray[np.float64]
+OF_A_COLUMN = 500  # bytes: what is measured, what of a row is looked at meanwhile, and the text of it in a file
 
 
 class ColumnStatistics:
@@ -23,12 +25,17 @@ class ColumnStatistics:
     """
 
     def __init__(self, n_columns: int) -> None:
+        expect_room(n_columns * OF_A_COLUMN, f"what {n_columns:,} columns are like", "drop some of them")
         self.count, self.missing = np.zeros(n_columns, np.int64), np.zeros(n_columns, np.int64)
         self.mean, self.squares = np.full(n_columns, np.nan), np.zeros(n_columns)
         self.least, self.largest = np.full(n_columns, np.nan), np.full(n_columns, np.nan)
 
     def add(self, block: Array) -> None:
-        """Take in the rows of a block, (n, n_columns) numbers."""
+        """Take in the rows of a block, (n, n_columns) numbers; what is too large to be squared has no variance."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._add(block)
+
+    def _add(self, block: Array) -> None:
         there = ~np.isnan(block)
         count = np.count_nonzero(there, axis=0)
         self.missing += len(block) - count

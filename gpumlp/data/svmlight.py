@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from gpumlp.data.blocks import Blocks, Piece
 from gpumlp.data.files import Request, about, damage_told, one_line, open_bytes
-from gpumlp.data.limits import expect_room
+from gpumlp.data.limits import expect_room, longest_line
 from gpumlp.data.table import rows_per_block
 from gpumlp.errors import DataError
 
 LINES = 4096  # of a block
-LONGEST = 1 << 26  # bytes of a line
+BLOCK_BYTES = 1 << 24
 DAMAGED = "lines such as `1 3:0.5 7:2`", "correct it"
 
 
@@ -80,15 +80,26 @@ def _survey(path: Path, request: Request) -> Survey:
     return found
 
 
+def _next_lines(file: BinaryIO) -> list[bytes]:
+    """Return the next lines, LINES or as many as are long enough."""
+    longest, lines, n_bytes = longest_line(), [], 0
+    for line in islice(iter(lambda: file.readline(longest), b""), LINES):
+        if len(line) == longest:
+            raise DataError(f"has a line of {longest} bytes or more, expected {'; '.join(DAMAGED)}")
+        lines.append(line)
+        n_bytes += len(line)
+        if n_bytes >= BLOCK_BYTES:
+            break
+    return lines
+
+
 def _blocks(path: Path, request: Request, width: int | None) -> Iterator[tuple[Any, Any]]:
     """Yield some thousand rows at a time, sparse (n, width) with explicit indices from 0, and their labels."""
     from sklearn.datasets import load_svmlight_file
 
     with open_bytes(path, request) as file:
         before = 0
-        while lines := list(islice(iter(lambda: file.readline(LONGEST), b""), LINES)):
-            if max(map(len, lines)) == LONGEST:
-                raise DataError(f"has a line of {LONGEST} bytes or more, expected {'; '.join(DAMAGED)}")
+        while lines := _next_lines(file):
             try:
                 X, y = load_svmlight_file(io.BytesIO(b"".join(lines)), n_features=width, zero_based=True)
             except (ValueError, OverflowError) as error:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpumlp.data.limits import expect_room
 from gpumlp.errors import DataError
 
 Array = NDArray[Any]
 Codes = dict[str, int]  # the texts of a column by their numbers, counted up as they appear
 Texts = tuple[tuple[str, ...] | None, ...]  # of each feature the texts by their codes; None where it holds numbers
 
+OF_A_TEXT = 160  # bytes that a short text takes, with its code
 BLOCK_VALUES = 1 << 17  # a float64 block of 1 MiB stays in the cache
 
 
@@ -44,10 +46,8 @@ class Table:
             object.__setattr__(self, "y", _as_target(self.y))
             expect_as_many(len(self.X), len(self.y))
         n_features = self.X.shape[1]
-        if self.feature_names is not None and len(self.feature_names) != n_features:
-            raise DataError(
-                f"{len(self.feature_names)} feature names came for {n_features} features; give one for each"
-            )
+        if self.feature_names is not None:
+            expect_names(len(self.feature_names), self.X.shape)
         if self.texts is not None and len(self.texts) != n_features:
             raise DataError(f"texts of {len(self.texts)} features came for {n_features}; give those of each, or None")
         _expect_distinct(self.feature_names)
@@ -56,6 +56,24 @@ class Table:
 def texts_by_codes(codes: dict[int, Codes], features: Iterable[int]) -> Texts | None:
     """Return the texts of `features`, columns by their numbers, if any of them has codes."""
     return tuple(tuple(codes[i]) if i in codes else None for i in features) if codes else None
+
+
+def expect_room_for_codes(codes: dict[int, Codes]) -> None:
+    """Raise DataError if columns hold more different texts than `data_limit` allows."""
+    n_texts = sum(map(len, codes.values()))
+    expect_room(n_texts * OF_A_TEXT, f"{n_texts:,} different texts", "drop columns that hold another in each row")
+
+
+def expect_room_for_texts(n_rows: int, longest: int, copies: int = 1) -> None:
+    """Raise DataError if so many texts take more memory than `data_limit` allows, each as much as the longest."""
+    n_bytes = copies * n_rows * longest * np.dtype("<U1").itemsize
+    expect_room(n_bytes, f"{n_rows:,} labels as long as the longest, of {longest:,} characters", "shorten it")
+
+
+def expect_names(n_names: int, shape: tuple[int, ...]) -> None:
+    """Raise DataError unless there is a name for each feature of an array of that shape."""
+    if len(shape) == 2 and n_names != shape[1]:
+        raise DataError(f"{n_names} feature names came for {shape[1]} features; give one for each")
 
 
 def expect_as_many(n_rows: int, n_targets: int) -> None:
@@ -102,8 +120,10 @@ def _as_features(values: Any) -> Array:
         raise DataError(f"X has shape {X.shape}, expected (n_samples, n_features); reshape X to two axes")
     if 0 in X.shape:
         raise DataError(f"X has shape {X.shape}, expected at least one row and one feature; check where it comes from")
-    kept = {"uint8": np.uint8, "float16": np.float32, "float32": np.float32}
-    return X.astype(kept.get(X.dtype.name, np.float64), copy=False)  # native byte order, whatever the file's was
+    kept: Any = {"uint8": np.uint8, "float16": np.float32, "float32": np.float32}.get(X.dtype.name, np.float64)
+    if X.dtype.name != np.dtype(kept).name and X.size > BLOCK_VALUES:
+        expect_room(X.size * np.dtype(kept).itemsize, f"X as {np.dtype(kept)}, which was {X.dtype}")
+    return X.astype(kept, copy=False)  # native byte order, whatever the file's was
 
 
 def _as_target(values: Any) -> Array:

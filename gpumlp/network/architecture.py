@@ -13,6 +13,8 @@ from gpumlp.formulas.normalisation import KINDS
 from gpumlp.formulas.output_delta import check_pair
 from gpumlp.formulas.register import check_definition
 
+MOST_NEURONS = 2**31 - 1  # of a layer
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -56,6 +58,10 @@ def build_architecture(
     if len(layers) < 2 or min(layers) < 1 or any(n != m for n, m in zip(layers, sizes, strict=True)):
         raise ConfigurationError(
             f"sizes={tuple(sizes)!r}: expected at least an input and an output size, all whole numbers of at least 1"
+        )
+    if max(layers) > MOST_NEURONS:
+        raise ConfigurationError(
+            f"sizes={layers}: expected layers of at most {MOST_NEURONS} neurons; make them smaller"
         )
     n_hidden = len(layers) - 2
     if isinstance(activation, str | Activation) or callable(activation):

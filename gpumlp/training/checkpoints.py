@@ -69,7 +69,7 @@ class Checkpoints:
         None without `resume`, and where there is none yet.
         Raises   ConfigurationError for a folder that cannot be used, or holds another training; CheckpointError
         """
-        self._make_folder()
+        self.make_folder()
         for left in self.folder.glob(f".{PREFIX}*{SUFFIX}.*"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
         there = self._files()
@@ -80,7 +80,8 @@ class Checkpoints:
             )
         return self._read_newest(there)
 
-    def _make_folder(self) -> None:
+    def make_folder(self) -> None:
+        """Make the folder if it is missing; raise ConfigurationError if nothing can be written into it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()
@@ -88,6 +89,11 @@ class Checkpoints:
             raise ConfigurationError(
                 f"cannot keep checkpoints in {self.folder} ({error.strerror}); choose another folder"
             ) from error
+
+    @property
+    def have_begun(self) -> bool:
+        """Whether there is a checkpoint in the folder."""
+        return bool(self._files())
 
     def _files(self) -> list[Path]:
         """Return the checkpoints in the folder, the newest last."""

@@ -1,11 +1,14 @@
 """`gpumlp bench`: its files, what it says, and that nothing is written over."""
 
 import json
+import os
+import signal
+import threading
 
 import pytest
 from made_up_run import made_up_run
 
-from gpumlp.bench import suites
+from gpumlp.bench import page, plots, suites  # noqa: F401 - the figures are patched after all have them
 from gpumlp.bench.results import load
 from gpumlp.cli import bench as command
 from gpumlp.pages import figures
@@ -133,3 +136,46 @@ def test_the_bar_is_drawn_in_a_terminal_alone(monkeypatch, capsys):
     with command.progress() as told:
         told(1, 2, "steps: something")
     assert "1/2" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_more_of_them_keep_nothing_from_being_written(number, gpumlp, monkeypatch, tmp_path):
+    before, save = signal.getsignal(number), command.save
+
+    def run_suites(*arguments):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        signal.raise_signal(signal.SIGTERM)
+        run = made_up_run()
+        return type(run)(run.environment, {**run.options, "ended": "interrupted"}, run.cases)
+
+    def save_disturbed(*arguments):
+        signal.raise_signal(number)
+        return save(*arguments)
+
+    monkeypatch.setattr(suites, "run_suites", run_suites)
+    monkeypatch.setattr(command, "save", save_disturbed)
+    assert gpumlp("bench", "--out", tmp_path).status == 130
+    assert load(tmp_path / "bench.json").options["ended"] == "interrupted"
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_while_files_are_written_waits_for_them(gpumlp, measured, monkeypatch, tmp_path):
+    save = command.save
+
+    def save_disturbed(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return save(*arguments)
+
+    monkeypatch.setattr(command, "save", save_disturbed)
+    assert gpumlp("bench", "--out", tmp_path).status == 0
+    assert (tmp_path / "bench.md").is_file()
+
+
+def test_it_can_be_run_beside_the_main_thread(gpumlp, measured, tmp_path):
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(gpumlp("bench", "--out", tmp_path).status))
+    thread.start()
+    thread.join()
+    assert ended == [0]

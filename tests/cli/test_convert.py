@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -48,3 +50,15 @@ def test_missing_values_are_warned_of_and_verifying_tells_that_all_is_well(gpuml
     assert "1 values are missing in 1 columns" in ended.err
     assert ended.out.endswith("2 rows, 2 features (<f8), no target\n")
     assert gpumlp("convert", tmp_path / "t.d", "--verify").out.endswith("; the checksums are right\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing_behind(number, gpumlp, flowers, tmp_path, monkeypatch):
+    def add(self, block):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("gpumlp.data.folder.NpyWriter.add", add)
+    before = sorted(tmp_path.iterdir())
+    assert gpumlp("convert", flowers[0], tmp_path / "out.d").status == 130
+    assert sorted(tmp_path.iterdir()) == before

@@ -8,7 +8,7 @@ import pytest
 import gpumlp as package
 from gpumlp import Pool
 from gpumlp.cli.problem import Parts, pose
-from gpumlp.cli.streaming import few_enough, standardiser
+from gpumlp.cli.streaming import few_enough, pieces, standardiser
 from gpumlp.data import Standardiser, load_table
 
 QUICK = ("--epochs", 3, "--backend", "numpy")
@@ -63,7 +63,7 @@ def test_a_batch_that_needs_all_rows_is_refused(gpumlp, folder):
     assert ended.status != 0
     assert "--batch-size tune needs all rows in memory" in ended.err
     ended = gpumlp("train", folder, "--memory", "4kB", "--batch-size", 40)
-    assert "room for 31 rows, but a batch has 40" in ended.err
+    assert "room for 25 rows, but a batch has 40" in ended.err
     assert "--memory is 'much'" in gpumlp("train", folder, "--memory", "much").err
 
 
@@ -81,3 +81,66 @@ def test_rows_that_do_not_fit_for_choosing_are_trained_on():
     found = few_enough(parts, np.zeros((40, 4)), Pool(str(2 * 4 * 8 * 3)))
     assert found.choice.tolist() == [20, 23, 26]
     assert np.array_equal(np.sort(np.concatenate([found.train, found.choice])), np.arange(30))
+
+
+@pytest.mark.parametrize(("first", "later"), [(40_000, 64_000), (40_000, 10**9), (200_000, 40_000)])
+def test_what_was_free_when_a_training_began_decides_how_it_goes_on(
+    first, later, gpumlp, folder, tmp_path, monkeypatch
+):
+    def trained(free, epochs, *more):
+        monkeypatch.setattr("gpumlp.cli.streaming.free_memory", lambda: free)
+        ended = gpumlp("train", folder, "--backend", "numpy", "--epochs", epochs, "--json", *more)
+        assert ended.status == 0, ended.err
+        return json.loads(ended.out)["accuracy"], ended.err.count("streamed from their file")
+
+    kept = ("--checkpoint", tmp_path / "c", "--every", "1epoch")
+    at_once = trained(first, 4)
+    trained(first, 2, *kept)
+    assert trained(later, 4, *kept, "--resume") == at_once
+
+
+def test_a_note_that_is_damaged_is_told(gpumlp, folder, tmp_path):
+    (tmp_path / "c").mkdir()
+    for content in (b"lots", b"\xff"):
+        (tmp_path / "c" / "memory").write_bytes(content)
+        ended = gpumlp("train", folder, *QUICK, "--checkpoint", tmp_path / "c", "--resume")
+        assert ended.status == 2
+        assert f"{tmp_path / 'c' / 'memory'}" in ended.err
+
+
+def test_a_note_that_cannot_be_written_is_told_and_training_goes_on(gpumlp, folder, tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gpumlp.cli.streaming.replacing", full)
+    ended = gpumlp("train", folder, *QUICK, "--checkpoint", tmp_path / "c", "--memory", "16kB")
+    assert ended.status == 0
+    assert "(No space left on device); give --memory 16000 when this training is to go on" in ended.err
+
+
+def test_wide_rows_come_in_smaller_parts(monkeypatch):
+    monkeypatch.setattr("gpumlp.cli.streaming.BYTES_AT_A_TIME", 8 * 64 * 3)
+    assert [len(part) for part in pieces(np.arange(8), 64)] == [3, 3, 2]
+    assert [len(part) for part in pieces(np.arange(2), 10_000)] == [1, 1]
+    assert [len(part) for part in pieces(np.arange(200), 1)] == [192, 8]
+
+
+@pytest.mark.parametrize(("dtype", "scaled", "plain"), [("uint8", 32, 8), ("float32", 32, 32), ("float64", 32, 32)])
+def test_a_batch_that_has_no_room_is_told_before_anything_else(dtype, scaled, plain, gpumlp, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "t.npz", X=rng.integers(0, 9, (2000, 8)).astype(dtype), y=rng.integers(0, 2, 2000))
+    for options, row in (
+        ((), plain + 8),
+        (("--standardise",), scaled + 8),
+        (("--task", "regression"), plain + 4),
+        (("--standardise", "--task", "regression"), scaled + 4),
+    ):
+        enough = 4 * row * 40
+        argv = ("train", tmp_path / "t.npz", "--epochs", 1, "--backend", "numpy", "-b", 40, *options, "--memory")
+        ended = gpumlp(*argv, enough)
+        assert ended.status == 0, ended.err
+        assert "streamed from their file" in ended.err
+        ended = gpumlp(*argv, enough - 4)
+        assert ended.status == 2
+        assert ended.err.count("\n") == 1
+        assert "in which pools have room for 39 rows, but a batch has 40; allow more" in ended.err

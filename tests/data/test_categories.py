@@ -43,6 +43,16 @@ def test_each_category_of_the_training_rows_is_a_feature_of_0_and_1():
     ]
 
 
+def test_a_category_that_is_called_as_a_column_gets_a_name_of_its_own():
+    names = ("a", "a=b", "a=c", "a=c'", "a=b=c", "z")
+    columns = OneHot(names, (("b", "b=c", "c"), None, None, None, None, ("u",)))
+    assert columns.feature_names == ("a=b'", "a=b=c'", "a=c''", *names[1:5], "z=u")
+    twice = OneHot(("a", "a=b"), (("b=c",), ("c",)))
+    assert twice.feature_names == ("a=b=c", "a=b=c'")
+    table = Table(np.array([[0.0, 0.0]]), None, ("a", "a=b"), None, (("b=c",), ("c",)))
+    assert twice.transform(table).X.tolist() == [[1, 1]]
+
+
 def test_rows_held_out_change_nothing():
     rows = np.array([0, 2, 3])
     columns = OneHot.fit(table_of(), rows)

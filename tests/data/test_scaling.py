@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gpumlp.data import SCALERS, QuantileNormaliser, Standardiser, scaler_named
+from gpumlp.data.statistics import ColumnStatistics
 from gpumlp.data.table import BLOCK_VALUES
 from gpumlp.errors import DataError, UnknownName
 
@@ -39,6 +40,43 @@ def test_a_constant_feature_becomes_0_and_has_scale_1(value):
     fitted = Standardiser.fit(X)
     assert fitted.scale.tolist() == [1, 1]
     assert np.allclose(fitted.transform(X, np.float64), 0, atol=abs(value) * 1e-12)
+
+
+@pytest.mark.parametrize("value", [0.1, 1.7e18, -1.234567890123e20])
+def test_a_large_constant_leaves_nothing_of_its_rounding(value):
+    X = np.full((1001, 1), value)
+    assert not Standardiser.fit(X).transform(X, np.float64).any()
+    statistics = ColumnStatistics(1)
+    for rows in (X[:7], X[7:]):
+        statistics.add(rows)
+    found = Standardiser.of_measures(statistics.mean, statistics.variance, statistics.least, statistics.largest)
+    assert not found.transform(X, np.float64).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("scaler", SCALERS.values())
+def test_what_has_no_scale_is_told_with_its_feature(scaler, value):
+    X = WIDE[:50].copy()
+    X[7, 1] = value
+    with pytest.raises(
+        DataError, match=r"scale of feature 1 \(from 0\) cannot be measured: a value is missing, infinite"
+    ):
+        scaler.fit(X)
+    scaler.fit(X, np.array([False, True, False]))
+
+
+@pytest.mark.parametrize("values", [(1e200, -1e200, 3.0), (1.7e308, 1.7e308, 1.6e308)])
+def test_what_is_too_large_to_be_squared_is_told(values):
+    X = np.array(values)[:, None]
+    with pytest.raises(DataError, match="too large to be squared; fill or drop it"):
+        Standardiser.fit(X)
+    assert np.isfinite(QuantileNormaliser.fit(X).transform(X)).all()
+
+
+@pytest.mark.parametrize("scaler", SCALERS.values())
+def test_one_row_and_equal_rows_become_0(scaler):
+    for X in (np.array([[3.0, -4.0]]), np.full((5, 2), 0.1)):
+        assert scaler.fit(X).transform(X).tolist() == np.zeros_like(X).tolist()
 
 
 def test_a_feature_too_narrow_for_its_square_is_not_divided_by_0():
