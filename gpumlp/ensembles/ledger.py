@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from fnmatch import fnmatch
 from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
@@ -111,8 +112,10 @@ def file_name(shard: tuple[int, int]) -> str:
 def read_folder(folder: Path) -> dict[str, Row]:
     """Return the rows of all files, by key; the first of two with one key counts, in the order of the files' names."""
     found: dict[str, Row] = {}
-    for path in sorted(folder.glob("results*.jsonl")):
-        for row in read_file(path)[0]:
+    # no generator: a Ctrl-C while one is done away with would be lost
+    files = [name for name in os.listdir(folder) if fnmatch(name, "results*.jsonl")]
+    for name in sorted(files):
+        for row in read_file(folder / name)[0]:
             found.setdefault(row["key"], row)
     return found
 
