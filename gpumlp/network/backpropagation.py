@@ -18,6 +18,12 @@ and beta for b: they give d = dC/du[l] and dC/dbeta. From d, with g = gamma d, f
 
 with means over the units of a row ("layer") or over the rows of the batch ("batch"), as mean and variance are.
 Source: Ba, Kiros and Hinton 2016, Layer Normalization; Ioffe and Szegedy 2015, Batch Normalization, section 3.
+
+Where an input is the code c of a category, a[0] = E[c] comes from one layer more, before the first: its own input is 1
+at place c and 0 elsewhere, its weights are E, it has no bias, and its f is the identity. The same equations lead on:
+
+    BP2   delta[-1] = W[0]^T delta[0]
+    BP4   dC/dE[c]  = delta[-1]                             summed over the examples of the batch with code c
 """
 
 from __future__ import annotations
@@ -55,6 +61,10 @@ def hidden_deltas(backend: Backend, part: Part, grad: Parameters, dropout: Seque
     f, p, z, u, a, delta = part.activations, part.p, part.z, part.u, part.a, part.delta
     for l in reversed(range(part.n_layers)):
         backend.weight_gradient(delta[l], a[l], grad.W[l])  # BP4
+        if l == 0 and part.embedded is not None:
+            of = part.embedded
+            backend.linear_delta(delta[0], p.W[0][:, :, of.units], of.delta)  # BP2
+            backend.embedding_gradient(of.lookup, of.rows, of.delta, grad.tables)  # BP4
         if l > 0:
             drop, norm = dropout[l - 1], part.norms[l - 1]
             db = grad.b[l - 1] if norm is None else grad.beta[l - 1]

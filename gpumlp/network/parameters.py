@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import prod
 
-from gpumlp.backends.protocol import Array, Backend
+import numpy as np
+
+from gpumlp.backends.protocol import Array, Backend, Lookup
 from gpumlp.formulas.normalisation import BATCH
+from gpumlp.network.architecture import Architecture
+from gpumlp.network.embedding import Embedding, widths
 
 PADDING = 32  # values: each tensor begins at a multiple of 128 bytes in float32
 
@@ -16,26 +20,30 @@ PADDING = 32  # values: each tensor begins at a multiple of 128 bytes in float32
 class ParameterLayout:
     """Where each tensor of a network stands in a row of theta.
 
-    All weights come first, then all biases; behind them gamma and beta of the normalised layers, and at the end the
-    running statistics of those normalised over a batch, which no update rule moves. So a row is all that a model knows.
-    Each tensor is padded with zeros, which stay zero under every update rule since their gradient is zero.
+    All weights come first, with the tables of embeddings as the last of them, then all biases; behind them gamma and
+    beta of the normalised layers, and at the end the running statistics of those normalised over a batch, which no
+    update rule moves. So a row is all that a model knows. Each tensor is padded with zeros, which stay zero under every
+    update rule since their gradient is zero.
 
     sizes           of the network's layers
     normalisation   "layer", "batch" or None for each hidden layer; () for none at all
     room            of a model in a stack of several sizes: the largest ones, for which there is room in the row. Its
                     tensors begin where the largest ones would, and have the model's own shapes; () for none but its own
+    embeddings      of columns of the inputs
     """
 
     sizes: tuple[int, ...]
     normalisation: tuple[str | None, ...] = ()
     room: tuple[int, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of W[0], W[1], ..., of b[0], b[1], ..., of all gamma, all beta, all running means and variances."""
-        weights: list[tuple[int, ...]] = [(o, i) for i, o in pairwise(self.sizes)]
+        """Shapes of all W, all E, all b, all gamma, all beta, and of all running means and variances."""
+        weights: list[tuple[int, ...]] = [(o, i) for i, o in pairwise(widths(self.sizes, self.embeddings))]
+        tables: list[tuple[int, ...]] = [(e.n_categories, e.n_units) for e in self.embeddings]
         biases: list[tuple[int, ...]] = [(o,) for o in self.sizes[1:]]
-        return weights + biases + 2 * self._of_layers(True) + 2 * self._of_layers(False)
+        return weights + tables + biases + 2 * self._of_layers(True) + 2 * self._of_layers(False)
 
     def _of_layers(self, learned: bool) -> list[tuple[int, ...]]:
         """Return the shape of what each normalised layer learns, or of its running statistics."""
@@ -60,7 +68,17 @@ class ParameterLayout:
     @property
     def n_weights(self) -> int:
         """Where the weights end and the biases begin: decay acts on the first part only."""
-        return self.offsets[len(self.sizes) - 1]
+        return self.offsets[self.n_layers + len(self.embeddings)]
+
+    @property
+    def tables(self) -> slice:
+        """Where the tables of embeddings stand, which are the last of the weights."""
+        return slice(self.offsets[self.n_layers], self.n_weights)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers with weights."""
+        return len(self.sizes) - 1
 
     @property
     def n_learned(self) -> int:
@@ -90,9 +108,28 @@ class ParameterLayout:
         own = replace(self, sizes=sizes).shapes
         return [x[0][tuple(map(slice, shape))] for x, shape in zip(self.views(row[None]), own, strict=True)]
 
+    def lookup(self) -> Lookup:
+        """Return where the numbers come from that the first layer reads, as arrays of the host."""
+        begins = iter(self.offsets[self.n_layers :])
+        of_column = {e.column: (e, at) for e, at in zip(self.embeddings, begins, strict=False)}
+        units, firsts = [], []
+        for column in range(self.sizes[0]):
+            if column not in of_column:
+                units.append((column, 0, 0, 0))
+                continue
+            e, at = of_column[column]
+            firsts.append(len(units))
+            units += [(column, e.n_categories, at - self.tables.start + k, e.n_units) for k in range(e.n_units)]
+        return Lookup(np.array(units, np.int64).T.copy(), np.array(firsts, np.int64))
+
     @property
     def _n_tensors_learned(self) -> int:
-        return 2 * (len(self.sizes) - 1 + len(self._of_layers(True)))
+        return 2 * (self.n_layers + len(self._of_layers(True))) + len(self.embeddings)
+
+
+def layout_of(net: Architecture) -> ParameterLayout:
+    """Return how the parameters of an architecture are laid out."""
+    return ParameterLayout(net.sizes, net.normalisation, embeddings=net.embeddings)
 
 
 class Parameters:
@@ -101,6 +138,8 @@ class Parameters:
     theta                  new, all zeros, unless it is given
 
     W[l], b[l]             (n_models, out, in) and (n_models, out)
+    E[i]                   (n_models, n_categories, n_units), the table of an embedding; tables: all of them as they
+                           lie in theta, (n_models, n)
     gamma[l], beta[l]      (n_models, out) of a hidden layer; None where it is not normalised
     running_mean[l], running_variance[l]   (n_models, out); None where it is not normalised over a batch
     """
@@ -119,9 +158,10 @@ class Parameters:
             backend.fill(theta, 0.0)
         self.theta = theta
         views = self.views(self.theta)
-        n_layers = len(layout.sizes) - 1
-        self.W, self.b = views[:n_layers], views[n_layers : 2 * n_layers]
-        kinds, rest = layout.normalisation or (None,) * (n_layers - 1), iter(views[2 * n_layers :])
+        n_layers, rest = layout.n_layers, iter(views)
+        self.W, self.E, self.b = (list(islice(rest, n)) for n in (n_layers, len(layout.embeddings), n_layers))
+        self.tables = self.theta[:, layout.tables]
+        kinds = layout.normalisation or (None,) * (n_layers - 1)
         self.gamma: list[Array]
         self.beta: list[Array]
         self.gamma, self.beta = ([None if kind is None else next(rest) for kind in kinds] for _ in range(2))
