@@ -144,7 +144,7 @@ class NumpyBackend:
             work()
 
     def embed(self, lookup: Lookup, rows: Array, tables: Array, a: Array) -> None:
-        """Set a to the rows, in which table rows stand for codes."""
+        """Set a to the rows, with a table's line in place of each code."""
         self._launch(embed_launch(lookup, rows, tables, a))
 
     def linear(self, a_in: Array, W: Array, z: Array) -> None:

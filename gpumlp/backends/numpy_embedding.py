@@ -1,8 +1,8 @@
-"""Embeddings in NumPy: rows of tables in place of codes, and the sums of their gradients."""
+"""Embeddings in NumPy: lines of tables in place of codes, and the sums of their gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,49 +13,60 @@ Launch = Callable[[], object]
 
 
 def embed_launch(lookup: Lookup, rows: Array, tables: Array, a: Array) -> Launch:
-    """Return the function that sets a to the rows, with table rows in place of codes."""
-    columns, numbers = lookup.units[COLUMN], np.flatnonzero(lookup.units[CATEGORIES] == 0)
-    own = len(rows) > 1
+    """Return the function that sets a to the rows, with a table's line in place of each code."""
+    columns, categories = lookup.units[[COLUMN, CATEGORIES]]
+    numbers = np.flatnonzero(categories == 0)
+    views = [of_embeddings(lookup, tables[m], a[m]) for m in range(len(a))]
 
     def launch() -> None:
-        for m in range(len(a)):
-            if m == 0 or own:
-                codes = codes_of(lookup, rows[m])
-            a[m][:, numbers] = rows[m if own else 0][:, columns[numbers]]
-            for (at, known), (units, table) in zip(codes, tables_of(lookup, tables[m]), strict=True):
-                a[m, :, units] = np.where(known[:, None], table[at], 0)
+        for m, codes in enumerate(codes_of_models(lookup, rows, len(a))):
+            a[m][:, numbers] = rows[m % len(rows)][:, columns[numbers]]
+            for (code, known), (table, units) in zip(codes, views[m], strict=True):
+                np.copyto(units, np.where(known, table[code], 0))
 
     return launch
 
 
 def embedding_gradient_launch(lookup: Lookup, rows: Array, delta: Array, dtables: Array) -> Launch:
-    """Return the function that sums delta over the rows of each code, in the order of the rows."""
-    first, own = lookup.firsts[0], len(rows) > 1
+    """Return the function that sums delta over the rows of each code, one row after another."""
+    first = int(lookup.firsts[0])
+    views = [of_embeddings(lookup, dtables[m], delta[m], first) for m in range(len(delta))]
 
     def launch() -> None:
-        for m in range(len(delta)):
-            if m == 0 or own:
-                codes = codes_of(lookup, rows[m])
-            for (at, known), (units, table) in zip(codes, tables_of(lookup, dtables[m]), strict=True):
-                of_units = delta[m, :, units.start - first : units.stop - first]
-                table.fill(0)
-                np.add.at(table, at[known], of_units[known])
+        for m, codes in enumerate(codes_of_models(lookup, rows, len(delta))):
+            for (code, known), (dtable, units) in zip(codes, views[m], strict=True):
+                n_units = dtable.shape[1]
+                places = code[:, None] * n_units + np.arange(n_units)
+                dtable.fill(0)
+                np.add.at(dtable.reshape(-1), places.reshape(-1), np.where(known, units, 0).reshape(-1))
 
     return launch
 
 
-def codes_of(lookup: Lookup, rows: Array) -> list[tuple[Any, Any]]:
-    """Return for each embedding the code of each row, 0 where that is none, and whether it is one."""
-    columns, most = lookup.units[COLUMN, lookup.firsts], lookup.units[CATEGORIES, lookup.firsts]
-    values = rows[:, columns].T
-    known = (values >= 0) & (values < most[:, None]) & (values == np.floor(values))
-    return list(zip(np.where(known, values, 0).astype(np.intp), known, strict=True))
+def of_embeddings(lookup: Lookup, tables: Array, a: Array, first: int = 0) -> list[tuple[Array, Array]]:
+    """Return views of each embedding's table (n_categories, n_units), and of its units (batch, n_units).
 
-
-def tables_of(lookup: Lookup, tables: Array) -> list[tuple[slice, Any]]:
-    """Return for each embedding of a model its units and its table (n_categories, n_units), a view."""
+    a   of one model, its units from `first` on
+    """
     found = []
-    for unit in lookup.firsts:
+    for unit in lookup.firsts.tolist():
         n, at, n_units = lookup.units[[CATEGORIES, FIRST, APART], unit].tolist()
-        found.append((slice(unit, unit + n_units), tables[at : at + n * n_units].reshape(n, n_units)))
+        table = tables[at : at + n * n_units].reshape(n, n_units)
+        found.append((table, a[:, unit - first : unit - first + n_units]))
     return found
+
+
+def codes_of_models(lookup: Lookup, rows: Array, n_models: int) -> Iterator[list[tuple[Any, Any]]]:
+    """Yield for each model what `codes_of` gives, which models that share their rows share."""
+    for of_model in rows:
+        codes = codes_of(lookup, of_model)
+        for _ in range(n_models // len(rows)):
+            yield codes
+
+
+def codes_of(lookup: Lookup, rows: Array) -> list[tuple[Any, Any]]:
+    """Return for each embedding the code of each row, (batch,), and whether it is one, (batch, 1), if not 0."""
+    columns, categories = lookup.units[:, lookup.firsts][[COLUMN, CATEGORIES]]
+    values = rows[:, columns].T
+    known = (values >= 0) & (values < categories[:, None]) & (values == np.floor(values))
+    return list(zip(np.where(known, values, 0).astype(np.intp), known[..., None], strict=True))

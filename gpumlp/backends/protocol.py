@@ -235,10 +235,12 @@ class Lookup:
              many CATEGORIES that column has, 0 if it holds no codes; FIRST, where in a model's line of tables the
              number of category 0 stands; and how far APART those of two neighbouring categories are
     firsts   (n_embeddings,) int64: the first of the numbers that each code becomes, which are neighbours
+    categories   how many each of these columns has
     """
 
     units: Array
     firsts: Array
+    categories: tuple[int, ...]
 
 
 @dataclass

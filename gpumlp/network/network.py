@@ -537,11 +537,11 @@ class Network:
         backpropagation(backend, ws, grad, tally, clock)
         if per_sample:
             return self._gradients_of_each(ws)
-        dW, db, dgamma, dbeta, dE = (
+        means: list[list[Any]] = [
             [None if x is None else np.array(backend.to_host(x)) / len(X) for x in tensors]
             for tensors in (grad.W, grad.b, grad.gamma, grad.beta, grad.E)
-        )
-        return Gradients(self._deltas(ws), dW, db, dgamma, dbeta, dE)
+        ]
+        return Gradients(self._deltas(ws), *means)
 
     def _gradients_of_each(self, ws: Workspace) -> Gradients:
         """Take each example as a batch of its own in a stack of n_models * n_samples."""
@@ -555,7 +555,8 @@ class Network:
             dW.append(self.backend.to_host(out).reshape(n_models, n, n_out, -1))
         deltas = self._deltas(ws)
         of_norms = [self._normalising_gradients_of_each(ws, l) for l in range(len(ws.norms))]
-        return Gradients(deltas, dW, [d.copy() for d in deltas], *([pair[i] for pair in of_norms] for i in range(2)))
+        dgamma, dbeta = ([pair[i] for pair in of_norms] for i in range(2))
+        return Gradients(deltas, dW, [d.copy() for d in deltas], dgamma, dbeta)
 
     def _normalising_gradients_of_each(self, ws: Workspace, l: int) -> tuple[HostArray | None, HostArray | None]:
         """Return dC/dgamma and dC/dbeta of each example, (n_models, n_samples, out), for a layer normalised by rows."""

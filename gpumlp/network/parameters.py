@@ -120,7 +120,8 @@ class ParameterLayout:
             e, at = of_column[column]
             firsts.append(len(units))
             units += [(column, e.n_categories, at - self.tables.start + k, e.n_units) for k in range(e.n_units)]
-        return Lookup(np.array(units, np.int64).T.copy(), np.array(firsts, np.int64))
+        categories = tuple(e.n_categories for e in self.embeddings)
+        return Lookup(np.array(units, np.int64).T.copy(), np.array(firsts, np.int64), categories)
 
     @property
     def _n_tensors_learned(self) -> int:

@@ -182,9 +182,8 @@ def build_embedded_rows(backend: Backend, p: Parameters, rows: Array, backward: 
     begin, end = int(lookup.firsts[0]), int(lookup.firsts[-1]) + layout.embeddings[-1].n_units
     shape = p.theta.shape[0], rows.shape[1], end - begin
     delta = backend.empty(shape, what="delta of the embedding") if backward else None
-    return EmbeddedRows(
-        Lookup(backend.asarray(lookup.units), backend.asarray(lookup.firsts)), rows, slice(begin, end), delta
-    )
+    arrays = {"units": backend.asarray(lookup.units), "firsts": backend.asarray(lookup.firsts)}
+    return EmbeddedRows(replace(lookup, **arrays), rows, slice(begin, end), delta)
 
 
 def side_by_side(x: Array, models: slice, n: int) -> Array:
