@@ -236,7 +236,7 @@ class CudaBackend:
         """Set a to the rows, with a table's line in place of each code."""
         n_models, batch, n = a.shape
         self._launch(
-            sources.embedding(self.dtype),
+            sources.embed(self.dtype),
             "embed",
             self._blocks_of_vectors(a),
             THREADS,
@@ -423,7 +423,7 @@ class CudaBackend:
                 "tickets": self._arena.scratch("sum_by_code tickets", n_models * n_tickets, np.uint32, zeroed=True),
             }
         self._launch(
-            sources.embedding(self.dtype),
+            sources.embed(self.dtype),
             "sum_by_code",
             n_models * n_chunks * n_tiles,
             THREADS,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.cuda.device import Device
-from gpumlp.backends.cuda.modules import row_stride
+from gpumlp.backends.cuda.modules import row_stride, rows_are_dense
 
 PRECISIONS = {"float32": "COMPUTE_32F", "tf32": "COMPUTE_32F_FAST_TF32", "float64": "COMPUTE_64F"}
 
@@ -64,8 +64,8 @@ class Gemm:
         )  # fmt: skip
 
     def _check(self, x: Any, n_models: int) -> None:
-        is_matrix = x.dtype == self._dtype and x.ndim == 3 and x.shape[0] in (1, n_models)
-        if not is_matrix or x.strides[2] != x.itemsize or between_rows(x) < x.shape[2]:
+        are_matrices = x.dtype == self._dtype and x.ndim == 3 and x.shape[0] in (1, n_models)
+        if not are_matrices or not rows_are_dense(x[0]) or between_rows(x) < x.shape[2]:
             raise TypeError(f"a product takes no array of {x.dtype} {x.shape} with strides {x.strides}")
 
 

@@ -285,9 +285,9 @@ def update(rule: UpdateRule, extras: frozenset[str], dtype: Any) -> Source:
 
 
 @lru_cache(maxsize=2)
-def embedding(dtype: Any) -> Source:
+def embed(dtype: Any) -> Source:
     """Return the module of embeddings, both ways."""
-    return paste("embedding.cu", "", dtype, defines=list(LOOKUP_ROWS.items()))
+    return paste("embed.cu", "", dtype, defines=list(LOOKUP_ROWS.items()))
 
 
 @lru_cache(maxsize=2)
