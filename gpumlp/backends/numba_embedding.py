@@ -14,7 +14,8 @@ def embed_stage(lookup: Lookup, rows: Array, tables: Array, a: Array) -> Atoms:
     """Return the stage that sets a to the rows, with a table's line in place of each code."""
     run = loop("embed", a.dtype)
     n_models, batch, n = a.shape
-    given = (lookup.units.reshape(-1), n, *model_flat(rows), rows.shape[2], *flat(tables), batch)
+    units = (lookup.units.reshape(-1), n, lookup.firsts)
+    given = (*units, *model_flat(rows), rows.shape[2], *flat(tables), batch)
 
     def some(first: int, last: int, room: Room) -> Call:
         return bind(run, *given, first, last, a.reshape(-1))

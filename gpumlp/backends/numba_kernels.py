@@ -140,6 +140,7 @@ def code_of(value: Real, categories: Int) -> Int:
 def embed(
     units: Ints,
     n: Int,
+    firsts: Ints,
     x: Reals,
     x_stride: Int,
     n_columns: Int,
@@ -152,30 +153,37 @@ def embed(
 ) -> None:
     """a <- the rows of x, with a table's line in place of each code, for the rows from `first` on.
 
-    units   (4, n) of a Lookup
+    units, firsts   of a Lookup; between two codes there are numbers, side by side
     """
     for row in range(first, last):
         m = row // batch
         at = m * x_stride + (row - m * batch) * n_columns
         values, read = x[at : at + n_columns], a[row * n : row * n + n]
-        j = 0
-        while j < n:
-            value, categories = values[units[COLUMN * n + j]], units[CATEGORIES * n + j]
-            if categories == 0:
-                read[j] = value
-                j += 1
+        next_column = next_unit = 0
+        for i in range(firsts.size):
+            unit = firsts[i]
+            column, n_units = units[COLUMN * n + unit], units[APART * n + unit]
+            move(values[next_column:column], read[next_unit:unit])
+            next_column, next_unit = column + 1, unit + n_units
+            code, line = code_of(values[column], units[CATEGORIES * n + unit]), read[unit : unit + n_units]
+            if code >= 0:
+                begin = m * tables_stride + units[FIRST * n + unit] + code * n_units
+                move(tables[begin : begin + n_units], line)
             else:
-                code, n_units = code_of(value, categories), units[APART * n + j]
-                line = read[j : j + n_units]
-                if code >= 0:
-                    begin = m * tables_stride + units[FIRST * n + j] + code * n_units
-                    learned = tables[begin : begin + n_units]
-                    for k in range(n_units):
-                        line[k] = learned[k]
-                else:
-                    for k in range(n_units):
-                        line[k] = real(0)
-                j += n_units
+                clear(line)
+        move(values[next_column:n_columns], read[next_unit:n])
+
+
+def move(x: Reals, out: Reals) -> None:
+    """out <- x."""
+    for j in range(out.size):
+        out[j] = x[j]
+
+
+def clear(out: Reals) -> None:
+    """out <- 0."""
+    for j in range(out.size):
+        out[j] = real(0)
 
 
 def sum_by_code(
@@ -204,8 +212,7 @@ def sum_by_code(
         column, categories, n_units = units[COLUMN * n + unit], units[CATEGORIES * n + unit], units[APART * n + unit]
         begin = m * dtables_stride + units[FIRST * n + unit]
         sums = dtables[begin : begin + categories * n_units]
-        for j in range(sums.size):
-            sums[j] = real(0)
+        clear(sums)
         for row in range(batch):
             code = code_of(x[m * x_stride + row * n_columns + column], categories)
             if code >= 0:

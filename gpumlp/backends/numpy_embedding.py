@@ -14,15 +14,15 @@ Launch = Callable[[], object]
 
 def embed_launch(lookup: Lookup, rows: Array, tables: Array, a: Array) -> Launch:
     """Return the function that sets a to the rows, with a table's line in place of each code."""
-    columns, categories = lookup.units[[COLUMN, CATEGORIES]]
-    numbers = np.flatnonzero(categories == 0)
+    numbers = runs_of_numbers(lookup)
     views = [of_embeddings(lookup, tables[m], a[m]) for m in range(len(a))]
 
     def launch() -> None:
+        for units, columns in numbers:
+            np.copyto(a[..., units], rows[..., columns])
         for m, codes in enumerate(codes_of_models(lookup, rows, len(a))):
-            a[m][:, numbers] = rows[m % len(rows)][:, columns[numbers]]
-            for (code, known), (table, units) in zip(codes, views[m], strict=True):
-                np.copyto(units, np.where(known, table[code], 0))
+            for (code, known), (table, read) in zip(codes, views[m], strict=True):
+                np.copyto(read, np.where(known, table[code], 0))
 
     return launch
 
@@ -41,6 +41,14 @@ def embedding_gradient_launch(lookup: Lookup, rows: Array, delta: Array, dtables
                 np.add.at(dtable.reshape(-1), places.reshape(-1), np.where(known, units, 0).reshape(-1))
 
     return launch
+
+
+def runs_of_numbers(lookup: Lookup) -> list[tuple[slice, slice]]:
+    """Return which units are columns that hold no codes, and which columns, neighbours together."""
+    columns, categories = lookup.units[[COLUMN, CATEGORIES]]
+    units = np.flatnonzero(categories == 0)
+    runs = np.split(units, np.flatnonzero(np.diff(units) > 1) + 1) if len(units) else []
+    return [(slice(run[0], run[-1] + 1), slice(columns[run[0]], columns[run[-1]] + 1)) for run in runs]
 
 
 def of_embeddings(lookup: Lookup, tables: Array, a: Array, first: int = 0) -> list[tuple[Array, Array]]:

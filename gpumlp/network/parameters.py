@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from gpumlp.backends.protocol import Array, Backend, Lookup
+from gpumlp.backends.protocol import APART, CATEGORIES, COLUMN, FIRST, Array, Backend, Lookup
 from gpumlp.formulas.normalisation import BATCH
 from gpumlp.network.architecture import Architecture
 from gpumlp.network.embedding import Embedding, widths
@@ -110,18 +110,17 @@ class ParameterLayout:
 
     def lookup(self) -> Lookup:
         """Return where the numbers come from that the first layer reads, as arrays of the host."""
-        begins = iter(self.offsets[self.n_layers :])
-        of_column = {e.column: (e, at) for e, at in zip(self.embeddings, begins, strict=False)}
-        units, firsts = [], []
-        for column in range(self.sizes[0]):
-            if column not in of_column:
-                units.append((column, 0, 0, 0))
-                continue
-            e, at = of_column[column]
-            firsts.append(len(units))
-            units += [(column, e.n_categories, at - self.tables.start + k, e.n_units) for k in range(e.n_units)]
-        categories = tuple(e.n_categories for e in self.embeddings)
-        return Lookup(np.array(units, np.int64).T.copy(), np.array(firsts, np.int64), categories)
+        of_columns = np.zeros((4, self.sizes[0]), np.int64)
+        of_columns[COLUMN] = np.arange(self.sizes[0])
+        for e, at in zip(self.embeddings, self.offsets[self.n_layers :], strict=False):
+            of_columns[[CATEGORIES, FIRST, APART], e.column] = e.n_categories, at - self.tables.start, e.n_units
+        n_units = np.maximum(of_columns[APART], 1)
+        begins = np.cumsum(n_units) - n_units
+        units = np.repeat(of_columns, n_units, axis=1)
+        places = np.arange(units.shape[1]) - np.repeat(begins, n_units)
+        units[FIRST] += places
+        firsts = begins[[e.column for e in self.embeddings]]
+        return Lookup(units, firsts, tuple(e.n_categories for e in self.embeddings))
 
     @property
     def _n_tensors_learned(self) -> int:
