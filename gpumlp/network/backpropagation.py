@@ -61,10 +61,6 @@ def hidden_deltas(backend: Backend, part: Part, grad: Parameters, dropout: Seque
     f, p, z, u, a, delta = part.activations, part.p, part.z, part.u, part.a, part.delta
     for l in reversed(range(part.n_layers)):
         backend.weight_gradient(delta[l], a[l], grad.W[l])  # BP4
-        if l == 0 and part.embedded is not None:
-            of = part.embedded
-            backend.linear_delta(delta[0], p.W[0][:, :, of.units], of.delta)  # BP2
-            backend.embedding_gradient(of.lookup, of.rows, of.delta, grad.tables)  # BP4
         if l > 0:
             drop, norm = dropout[l - 1], part.norms[l - 1]
             db = grad.b[l - 1] if norm is None else grad.beta[l - 1]
@@ -73,3 +69,7 @@ def hidden_deltas(backend: Backend, part: Part, grad: Parameters, dropout: Seque
                 backend.normalised_delta(  # BN
                     norm, z[l - 1], p.gamma[l - 1], db, delta[l - 1], grad.gamma[l - 1], grad.b[l - 1]
                 )
+    if part.embedded is not None:
+        learned, W = part.embedded, p.W[0][:, :, part.embedded.units]
+        backend.linear_delta(delta[0], W, learned.delta)  # BP2
+        backend.embedding_gradient(learned.lookup, learned.rows, learned.delta, grad.tables)  # BP4

@@ -20,7 +20,7 @@ def hidden_layers(backend: Backend, part: Part, dropout: Sequence[Dropout | None
     """Set z and a of every hidden layer from the rows of the batch."""
     p, z, u, a = part.p, part.z, part.u, part.a
     if part.embedded is not None:
-        backend.embed(part.embedded.lookup, part.embedded.rows, p.tables, a[0])
+        backend.embed(part.embedded.lookup, part.embedded.rows, p.tables, a[0])  # a[0] = E[c]
     for l in range(part.n_layers - 1):
         f, drop, norm = part.activations[l], dropout[l], part.norms[l]
         if norm is None:

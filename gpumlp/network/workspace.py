@@ -49,11 +49,11 @@ class Part:
     """Models of a stack that are computed together, with their views of its buffers.
 
     models        their places in the stack
-    embedded      where a[0] comes from, if that is not the batch's rows
     sizes         neurons of each layer, the input first
     activations   by layer
     dropout       rate of each hidden layer, where the parts of a stack differ; else None: as the stack's
     p, z, u, a, delta, norms   as of Parameters and Workspace
+    embedded      where a[0] comes from, where that is not the batch's rows
     """
 
     models: slice

@@ -1,5 +1,7 @@
 """Columns of codes that become learned numbers before the first layer, on every backend."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from comparing import is_same_model, set_theta, theta
@@ -15,6 +17,7 @@ from gpumlp.network.embedding import MOST_CATEGORIES
 from gpumlp.network.members import Member
 from gpumlp.network.objective import Objective
 from gpumlp.network.parameters import ParameterLayout
+from gpumlp.randomness.seeds import generator
 
 STEP = 1e-6
 ONE_COLUMN = (Embedding(0, 4, 2),)
@@ -323,6 +326,15 @@ def test_tables_are_drawn_behind_all_layers_with_unit_variance():
     assert np.abs(E.mean(axis=(1, 2))).max() < 0.05
     assert np.abs(E.std(axis=(1, 2)) - 1).max() < 0.05
     assert not np.array_equal(E[0], E[1])
+
+
+def test_the_numbers_of_tables_come_from_the_models_own_generator_in_the_order_of_columns(backend):
+    net = network(backend, model_ids=[4], seed=9)
+    source = generator(9, 4)
+    for n_in, n_out in pairwise(net.architecture.widths):
+        source.standard_normal((n_out, n_in))
+    for E in net.embeddings:
+        assert np.array_equal(E[0], source.standard_normal(E.shape[1:]))
 
 
 def test_without_embeddings_a_network_reads_the_rows_themselves(backend):
