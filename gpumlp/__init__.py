@@ -11,6 +11,7 @@ from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.costs import Cost
 from gpumlp.formulas.register import register
 from gpumlp.formulas.update_rules import UpdateRule
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel, load
 from gpumlp.training import schedules
@@ -43,6 +44,7 @@ __all__ = [
     "CsvLog",
     "DeltaNorms",
     "EarlyStopping",
+    "Embedding",
     "FleetSearchCV",
     "Folds",
     "History",

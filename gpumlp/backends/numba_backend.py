@@ -16,6 +16,7 @@ import numpy as np
 from gpumlp.backends import numba_crew, threads
 from gpumlp.backends.numba_batches import batch_stages
 from gpumlp.backends.numba_blas import gemm_address, product_call
+from gpumlp.backends.numba_embedding import embed_stage, embedding_gradient_stage
 from gpumlp.backends.numba_joined import JoinedSteps, can_be_joined, thread_clock
 from gpumlp.backends.numba_layout import (
     PIECE_UNITS,
@@ -37,6 +38,7 @@ from gpumlp.backends.protocol import (
     BatchSource,
     Dropout,
     LayerActivation,
+    Lookup,
     Normalisation,
     StepNumbers,
     Tally,
@@ -111,6 +113,10 @@ class NumbaBackend(NumpyBackend):
             for item in alike:
                 if item is not None:
                     self._do(item) if is_stage(item) else self._launch(item)
+
+    def embed(self, lookup: Lookup, rows: Array, tables: Array, a: Array) -> None:
+        """Set a to the rows, with a table's line in place of each code."""
+        self._do(embed_stage(lookup, rows, tables, a))
 
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
@@ -288,6 +294,14 @@ class NumbaBackend(NumpyBackend):
     def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
         """Set dW = delta^T a_in (BP4)."""
         self._product(transposed(delta), a_in, dW, by_rows=dW.shape[1] >= self._enough())
+
+    def linear_delta(self, delta_next: Array, W_next: Array, delta: Array) -> None:
+        """Set delta = delta_next W_next: BP2 where f is the identity."""
+        self._product(delta_next, W_next, delta, by_rows=delta.shape[2] < self._enough())
+
+    def embedding_gradient(self, lookup: Lookup, rows: Array, delta: Array, dtables: Array) -> None:
+        """Set each line of the tables to the sum of delta over the rows with its code (BP4)."""
+        self._do(embedding_gradient_stage(lookup, rows, delta, dtables))
 
     def hidden_delta(
         self,

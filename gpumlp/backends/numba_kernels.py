@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import exp, inf, log, sqrt
 from typing import Any
 
-from gpumlp.backends.protocol import COST, FIRST_BAD, HITS, POSITION, STEP
+from gpumlp.backends.protocol import APART, CATEGORIES, COLUMN, COST, FIRST, FIRST_BAD, HITS, POSITION, STEP
 
 Real = Any
 Double = Any
@@ -126,6 +126,100 @@ def cost_outer(s: Real) -> Real:
 def output_delta_value(z: Real, a: Real, y: Real, c: Real, weight: Real) -> Real:
     """row_weight dC/dz."""
     raise NotImplementedError
+
+
+# ---------------------------------------------------------------- embeddings
+
+
+def code_of(value: Real, categories: Int) -> Int:
+    """Return the code of a category that a number is, -1 if it is none."""
+    code = whole(value) if value >= 0 and value < categories else -1
+    return code if real(code) == value else -1
+
+
+def embed(
+    units: Ints,
+    n: Int,
+    firsts: Ints,
+    x: Reals,
+    x_stride: Int,
+    n_columns: Int,
+    tables: Reals,
+    tables_stride: Int,
+    batch: Int,
+    first: Int,
+    last: Int,
+    a: Reals,
+) -> None:
+    """a <- the rows of x, with a table's line in place of each code, for the rows from `first` on.
+
+    units, firsts   of a Lookup; between two codes there are numbers, side by side
+    """
+    for row in range(first, last):
+        m = row // batch
+        at = m * x_stride + (row - m * batch) * n_columns
+        values, read = x[at : at + n_columns], a[row * n : row * n + n]
+        next_column = next_unit = 0
+        for i in range(firsts.size):
+            unit = firsts[i]
+            column, n_units = units[COLUMN * n + unit], units[APART * n + unit]
+            move(values[next_column:column], read[next_unit:unit])
+            next_column, next_unit = column + 1, unit + n_units
+            code, line = code_of(values[column], units[CATEGORIES * n + unit]), read[unit : unit + n_units]
+            if code >= 0:
+                begin = m * tables_stride + units[FIRST * n + unit] + code * n_units
+                move(tables[begin : begin + n_units], line)
+            else:
+                clear(line)
+        move(values[next_column:n_columns], read[next_unit:n])
+
+
+def move(x: Reals, out: Reals) -> None:
+    """out <- x."""
+    for j in range(out.size):
+        out[j] = x[j]
+
+
+def clear(out: Reals) -> None:
+    """out <- 0."""
+    for j in range(out.size):
+        out[j] = real(0)
+
+
+def sum_by_code(
+    units: Ints,
+    n: Int,
+    firsts: Ints,
+    x: Reals,
+    x_stride: Int,
+    n_columns: Int,
+    batch: Int,
+    delta: Reals,
+    n_deltas: Int,
+    first: Int,
+    last: Int,
+    dtables: Reals,
+    dtables_stride: Int,
+) -> None:
+    """dtables <- the sum of delta over the rows of each code, for some tables, numbered through all models.
+
+    units, firsts   of a Lookup
+    delta           (n_models, batch, n_deltas) of the units from firsts[0] on
+    """
+    for i in range(first, last):
+        m = i // firsts.size
+        unit = firsts[i - m * firsts.size]
+        column, categories, n_units = units[COLUMN * n + unit], units[CATEGORIES * n + unit], units[APART * n + unit]
+        begin = m * dtables_stride + units[FIRST * n + unit]
+        sums = dtables[begin : begin + categories * n_units]
+        clear(sums)
+        for row in range(batch):
+            code = code_of(x[m * x_stride + row * n_columns + column], categories)
+            if code >= 0:
+                at = (m * batch + row) * n_deltas + unit - firsts[0]
+                line, deltas = sums[code * n_units : code * n_units + n_units], delta[at : at + n_units]
+                for k in range(n_units):
+                    line[k] += deltas[k]
 
 
 # ---------------------------------------------------------------- a layer's way forward

@@ -28,7 +28,7 @@ import numba
 import numpy as np
 
 from gpumlp.backends import numba_kernels, numba_machine, numba_math, numba_native
-from gpumlp.backends.protocol import COST, FIRST_BAD, HITS, POSITION, STEP
+from gpumlp.backends.protocol import APART, CATEGORIES, COLUMN, COST, FIRST, FIRST_BAD, HITS, POSITION, STEP
 from gpumlp.formulas.printers import numba_function
 from gpumlp.formulas.term import Recording
 from gpumlp.formulas.update_rules import UpdateRule, rule_recording
@@ -62,7 +62,11 @@ NATIVE = (
     "swap_shared",
 )
 CONSTANTS = {
+    "APART": APART,
+    "CATEGORIES": CATEGORIES,
+    "COLUMN": COLUMN,
     "COST": COST,
+    "FIRST": FIRST,
     "FIRST_BAD": FIRST_BAD,
     "HITS": HITS,
     "STEP": STEP,

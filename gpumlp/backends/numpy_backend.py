@@ -19,6 +19,7 @@ from gpumlp.backends import memory, threads
 from gpumlp.backends.host_ring import HostRing
 from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch, window_of
 from gpumlp.backends.numpy_elementwise import Elementwise
+from gpumlp.backends.numpy_embedding import embed_launch, embedding_gradient_launch
 from gpumlp.backends.numpy_normalisation import (
     gamma_gradient_program,
     mean_launch,
@@ -49,6 +50,7 @@ from gpumlp.backends.protocol import (
     BatchSource,
     Dropout,
     LayerActivation,
+    Lookup,
     Normalisation,
     StepNumbers,
     Tally,
@@ -141,6 +143,10 @@ class NumpyBackend:
         for work in works:
             work()
 
+    def embed(self, lookup: Lookup, rows: Array, tables: Array, a: Array) -> None:
+        """Set a to the rows, with a table's line in place of each code."""
+        self._launch(embed_launch(lookup, rows, tables, a))
+
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
         self._by_units(z, W.shape[2], lambda u, thread: [product(a_in, transposed(W[:, u]), z[..., u], thread)])
@@ -231,6 +237,18 @@ class NumpyBackend:
         """Set dW = delta^T a_in (BP4)."""
         rows = transposed(delta)
         self._by_units(transposed(dW), delta.shape[1], lambda u, thread: [product(rows[:, u], a_in, dW[:, u], thread)])
+
+    def linear_delta(self, delta_next: Array, W_next: Array, delta: Array) -> None:
+        """Set delta = delta_next W_next: BP2 where f is the identity."""
+
+        def work(units: slice, thread: int | None) -> list[Launch]:
+            return [product(delta_next, W_next[..., units], delta[..., units], thread)]
+
+        self._by_units(delta, delta_next.shape[2], work)
+
+    def embedding_gradient(self, lookup: Lookup, rows: Array, delta: Array, dtables: Array) -> None:
+        """Set each line of the tables to the sum of delta over the rows with its code (BP4)."""
+        self._launch(embedding_gradient_launch(lookup, rows, delta, dtables))
 
     def hidden_delta(
         self,

@@ -26,6 +26,8 @@ Array = Any  # an array of the backend's own kind
 STEP, EPOCH, POSITION = 0, 1, 2
 # rows of a tally
 COST, WEIGHT, HITS, FIRST_BAD = 0, 1, 2, 3
+# rows of a lookup
+COLUMN, CATEGORIES, FIRST, APART = 0, 1, 2, 3
 
 
 @dataclass
@@ -225,6 +227,22 @@ class Dropout:
     first: int = 0
 
 
+@dataclass(frozen=True)
+class Lookup:
+    """Where the numbers that the first layer reads come from, if some columns of a row are codes of categories.
+
+    units    (4, n_embedded) int64, for each of these numbers: COLUMN of the row in which it, or its code, stands; how
+             many CATEGORIES that column has, 0 if it holds no codes; FIRST, where in a model's line of tables the
+             number of category 0 stands; and how far APART those of two neighbouring categories are
+    firsts   (n_embeddings,) int64: the first of the numbers that each code becomes, which are neighbours
+    categories   how many each of these columns has
+    """
+
+    units: Array
+    firsts: Array
+    categories: tuple[int, ...]
+
+
 @dataclass
 class Normalisation:
     """Normalisation of one hidden layer: of each row over its units, or of each unit over the rows of a batch.
@@ -354,6 +372,15 @@ class Backend(Protocol):
         """
         ...
 
+    def embed(self, lookup: Lookup, rows: Array, tables: Array, a: Array) -> None:
+        """Set a to the rows, in which a code's line of its table stands for the code, and zeros for what is no code.
+
+        rows     (1 or n_models, batch, in_features)
+        tables   (n_models, n): all tables of a model in a line
+        a        (n_models, batch, n_embedded), overwritten
+        """
+        ...
+
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
         ...
@@ -414,6 +441,22 @@ class Backend(Protocol):
 
     def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
         """Set dW = delta^T a_in, summed over the batch (BP4)."""
+        ...
+
+    def linear_delta(self, delta_next: Array, W_next: Array, delta: Array) -> None:
+        """Set delta = delta_next W_next: BP2 where f is the identity.
+
+        W_next   (n_models, out_features, features): some columns of a layer's, side by side
+        """
+        ...
+
+    def embedding_gradient(self, lookup: Lookup, rows: Array, delta: Array, dtables: Array) -> None:
+        """Set each line of the tables to the sum of delta over the rows with its code (BP4), in the rows' order.
+
+        rows      as of `embed`
+        delta     (n_models, batch, n), from the first to the last of the numbers that codes became
+        dtables   (n_models, n) as the tables, overwritten
+        """
         ...
 
     def hidden_delta(

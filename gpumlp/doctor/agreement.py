@@ -15,6 +15,7 @@ from gpumlp.formulas.output_delta import fits
 from gpumlp.formulas.registry import Interval
 from gpumlp.formulas.update_rules import RULES, UpdateRule
 from gpumlp.network.architecture import build_architecture
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.members import Member
 from gpumlp.network.network import Network
 from gpumlp.shapes import HostArray
@@ -41,6 +42,7 @@ class Problem:
     rule: str | UpdateRule = "sgd"
     rate: float = 0.02
     dropout: float = 0.0
+    embeddings: Sequence[Embedding] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     members: Sequence[Member] = ()  # of a mixed stack, in place of the network above
 
@@ -73,6 +75,7 @@ def options(dtype: str, device: str) -> Check:
         Problem("one order for all models", options={"shuffle": "shared"}),
         Problem("rows as they stand, summed gradients", options={"shuffle": False, "reduction": "sum"}),
         Problem("momentum on weights alone", rule="momentum", options={"momentum_on_biases": False}),
+        Problem("columns of codes", embeddings=[Embedding(1, 4, 3), Embedding(4, 9, 2)]),
     ]
     return compared(f"training options, {dtype}", [compare(p, dtype, device) for p in problems])
 
@@ -122,12 +125,12 @@ def results(
     found: dict[str, list[HostArray]] = {}
     if not net.is_mixed:
         gradients = net.backpropagate(X, Y)
-        found["gradients"] = [*gradients.delta, *gradients.dW, *gradients.db]
+        found["gradients"] = [*gradients.delta, *gradients.dW, *gradients.dE, *gradients.db]
     costs = [net.cost_of(X, Y)]
     trainer = Trainer(net, problem.rule, problem.rate, BATCH, **problem.options)
     history = trainer.fit(X, Y, 1)
     alike = [net.alone(m) for m in range(net.n_models)] if net.is_mixed else [net]
-    learned = [x for one in alike for x in (*one.weights, *one.biases)]
+    learned = [x for one in alike for x in (*one.weights, *one.embeddings, *one.biases)]
     return {**found, "costs": [*costs, history["cost"]], "training": learned}
 
 
@@ -143,6 +146,7 @@ def network(problem: Problem, **placed: Any) -> Network:
         n_models=2,
         initialiser=small,
         dropout=problem.dropout,
+        embeddings=problem.embeddings,
         **placed,
     )
 
@@ -156,6 +160,8 @@ def examples(net: Network) -> tuple[HostArray, HostArray]:
     """Return inputs, and targets for which the network's cost is defined."""
     random = np.random.default_rng(0)
     X = random.standard_normal((ROWS, net.sizes[0])).astype(net.dtype)
+    for embedding in net.architecture.embeddings:
+        X[:, embedding.column] = random.integers(-1, embedding.n_categories, ROWS)
     output, cost = net.architecture.activations[-1], net.architecture.cost
     if output.row_wise:
         return X, random.integers(0, net.sizes[-1], ROWS)

@@ -12,6 +12,7 @@ from gpumlp.formulas.costs import COSTS, Cost
 from gpumlp.formulas.normalisation import KINDS
 from gpumlp.formulas.output_delta import check_pair
 from gpumlp.formulas.register import check_definition
+from gpumlp.network.embedding import Embedding, check_embeddings, widths
 
 MOST_NEURONS = 2**31 - 1  # of a layer
 
@@ -22,17 +23,29 @@ class Architecture:
 
     activations     the last one is the output activation
     normalisation   "layer", "batch" or None for each hidden layer
+    embeddings      columns of codes that the first layer reads as learned numbers, in the order of their columns
     """
 
     sizes: tuple[int, ...]
     activations: tuple[Activation, ...]
     cost: Cost
     normalisation: tuple[str | None, ...]
+    embeddings: tuple[Embedding, ...] = ()
 
     @property
     def n_layers(self) -> int:
         """Number of layers with weights."""
         return len(self.sizes) - 1
+
+    @property
+    def n_embedded(self) -> int:
+        """How many numbers the first layer reads: each embedded column is replaced, in its place, by its units."""
+        return self.widths[0]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The sizes, but for the first: how many numbers the first layer reads."""
+        return widths(self.sizes, self.embeddings)
 
     def __str__(self) -> str:
         return "-".join(str(n) for n in self.sizes)
@@ -44,10 +57,12 @@ def build_architecture(
     output: str | Activation,
     cost: str | Cost,
     normalisation: str | Sequence[str | None] | None = None,
+    embeddings: Sequence[Embedding] = (),
 ) -> Architecture:
     """Return the Architecture that the names stand for.
 
-    Raises   ConfigurationError for impossible sizes, UnknownName, FormulaError if output and cost do not fit
+    Raises   ConfigurationError for impossible sizes or embeddings, UnknownName, FormulaError if output and cost do not
+             fit
     """
     try:
         layers = tuple(int(n) for n in sizes)
@@ -79,7 +94,8 @@ def build_architecture(
     for definition in (*hidden, ACTIVATIONS.get(output), COSTS.get(cost)):
         check_definition(definition)
     kinds = _kinds(normalisation, n_hidden)
-    found = Architecture(layers, (*hidden, ACTIVATIONS.get(output)), COSTS.get(cost), kinds)
+    embedded = check_embeddings(embeddings, layers[0])
+    found = Architecture(layers, (*hidden, ACTIVATIONS.get(output)), COSTS.get(cost), kinds, embedded)
     check_pair(found.cost, found.activations[-1])
     return found
 

@@ -18,6 +18,12 @@ and beta for b: they give d = dC/du[l] and dC/dbeta. From d, with g = gamma d, f
 
 with means over the units of a row ("layer") or over the rows of the batch ("batch"), as mean and variance are.
 Source: Ba, Kiros and Hinton 2016, Layer Normalization; Ioffe and Szegedy 2015, Batch Normalization, section 3.
+
+Where an input is the code c of a category, a[0] = E[c] comes from one layer more, before the first: its own input is 1
+at place c and 0 elsewhere, its weights are E, it has no bias, and its f is the identity. The same equations lead on:
+
+    BP2   delta[-1] = W[0]^T delta[0]
+    BP4   dC/dE[c]  = delta[-1]                             summed over the examples of the batch with code c
 """
 
 from __future__ import annotations
@@ -63,3 +69,7 @@ def hidden_deltas(backend: Backend, part: Part, grad: Parameters, dropout: Seque
                 backend.normalised_delta(  # BN
                     norm, z[l - 1], p.gamma[l - 1], db, delta[l - 1], grad.gamma[l - 1], grad.b[l - 1]
                 )
+    if part.embedded is not None:
+        learned, W = part.embedded, p.W[0][:, :, part.embedded.units]
+        backend.linear_delta(delta[0], W, learned.delta)  # BP2
+        backend.embedding_gradient(learned.lookup, learned.rows, learned.delta, grad.tables)  # BP4

@@ -2,6 +2,9 @@
 
 A normalised layer has a[l+1] = f(u[l]) with u[l] = gamma[l] zhat[l] + beta[l]; what zhat is says
 `gpumlp.formulas.normalisation`.
+
+a[0] are the inputs. Where some of their columns are codes of categories, a[0] has in place of a code c the row E[c] of
+a table that is learned: an embedding.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from gpumlp.network.workspace import Part, Workspace, dropout_of
 
 
 def hidden_layers(backend: Backend, part: Part, dropout: Sequence[Dropout | None]) -> None:
-    """Set z and a of every hidden layer from a[0]."""
+    """Set z and a of every hidden layer from the rows of the batch."""
     p, z, u, a = part.p, part.z, part.u, part.a
+    if part.embedded is not None:
+        backend.embed(part.embedded.lookup, part.embedded.rows, p.tables, a[0])  # a[0] = E[c]
     for l in range(part.n_layers - 1):
         f, drop, norm = part.activations[l], dropout[l], part.norms[l]
         if norm is None:
@@ -26,7 +31,7 @@ def hidden_layers(backend: Backend, part: Part, dropout: Sequence[Dropout | None
 
 
 def feedforward(backend: Backend, ws: Workspace) -> None:
-    """Set z and a of every layer from a[0]."""
+    """Set z and a of every layer from the rows of the batch."""
 
     def output_layer(part: Part) -> None:
         p, f = part.p, part.activations[-1]

@@ -95,10 +95,14 @@ def stacked_architecture(members: Sequence[Member]) -> Architecture:
     return replace(first, sizes=sizes)
 
 
-COMMON = ("number of layers", "input size", "output size", "output activation", "cost", "normalisation")
+COMMON = (
+    *("number of layers", "input size", "output size", "output activation", "cost", "normalisation"),
+    "embeddings",
+)
 
 
 def common(net: Architecture) -> tuple[Any, ...]:
     """Return what all members of a stack have in common, in the order of COMMON."""
     cost = net.cost.name.partition("(label_smoothing")[0]
-    return net.n_layers, net.sizes[0], net.sizes[-1], net.activations[-1].name, cost, net.normalisation
+    output = net.sizes[-1], net.activations[-1].name
+    return net.n_layers, net.sizes[0], *output, cost, net.normalisation, net.embeddings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,12 +18,13 @@ from gpumlp.formulas.costs import Cost
 from gpumlp.formulas.normalisation import BATCH
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.backpropagation import backpropagation
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.evaluation import ROWS_AT_A_TIME, Evaluation
 from gpumlp.network.feedforward import feedforward, feedforward_to_output
 from gpumlp.network.initialisers import Initialiser, draw_layer, get_initialiser
 from gpumlp.network.kinds import bring, in_kind_of
 from gpumlp.network.members import Member, find_runs, stacked_architecture
-from gpumlp.network.parameters import ParameterLayout, Parameters
+from gpumlp.network.parameters import Parameters, layout_of
 from gpumlp.network.targets import Targets, check_inputs, check_sample_weight, check_targets
 from gpumlp.network.workspace import Workspace
 from gpumlp.randomness.seeds import generator
@@ -35,7 +36,8 @@ class Forward:
     """What a pass forward gives, by layer.
 
     z   z[l]: (n_models, n_samples, sizes[l + 1]), before the activation, and before a normalisation
-    a   a[0]: (1, n_samples, in_features), the inputs; a[l + 1] = f(z[l]), or f of what z[l] is normalised to
+    a   a[0]: (1, n_samples, in_features), the inputs, or (n_models, n_samples, n_embedded), as the first layer reads
+        them where columns are embedded; a[l + 1] = f(z[l]), or f of what z[l] is normalised to
     """
 
     z: list[HostArray]
@@ -50,6 +52,7 @@ class Gradients:
     dW, db  (n_models, out, in) and (n_models, out), means over the examples; or one for each example, with n_samples
             behind n_models
     dgamma, dbeta   the same of the hidden layers, like db; None where a layer is not normalised
+    dE      (n_models, n_categories, n_units) of each embedding, means over the examples
     """
 
     delta: list[HostArray]
@@ -57,6 +60,7 @@ class Gradients:
     db: list[HostArray]
     dgamma: list[HostArray | None]
     dbeta: list[HostArray | None]
+    dE: list[HostArray] = field(default_factory=list)
 
 
 NORMALISING = ("gamma", "beta", "running_mean", "running_variance")
@@ -84,6 +88,7 @@ class Network:
                  beta, which are learned as biases are. In the statistics of a batch all rows with a sample weight above
                  0 count alike. What predicts and evaluates takes running means and variances instead, which follow
                  those of the batches by a tenth each step, the variances as estimates from a sample
+    embeddings   columns of X that hold codes of categories: the first layer reads learned numbers in place of each
 
     members      what each model of the stack is
     alternatives the backends among which a trainer with batch_size="tune" may choose: those that "auto" and the device
@@ -108,8 +113,9 @@ class Network:
         seed: int | Sequence[int] = 0,
         model_ids: Sequence[int] | None = None,
         normalisation: str | Sequence[str | None] | None = None,
+        embeddings: Sequence[Embedding] = (),
     ) -> None:
-        architecture = build_architecture(sizes, activation, output, cost, normalisation)
+        architecture = build_architecture(sizes, activation, output, cost, normalisation, embeddings)
         if not isinstance(n_models, int | np.integer) or n_models < 1:
             raise ConfigurationError(f"n_models={n_models!r}: expected a whole number of at least 1")
         ids = _whole_numbers(range(n_models) if model_ids is None else model_ids, "model_ids")
@@ -134,8 +140,7 @@ class Network:
         self.runs = runs if len(runs) > 1 or runs[0].architecture.sizes != self.sizes else ()
         self.n_models = len(members)
         self.seeds, self.model_ids = tuple(m.seed for m in members), tuple(m.model_id for m in members)
-        layout = ParameterLayout(self.architecture.sizes, self.architecture.normalisation)
-        self.parameters = Parameters(backend, layout, self.n_models)
+        self.parameters = Parameters(backend, layout_of(self.architecture), self.n_models)
 
     @classmethod
     def mixed(
@@ -215,7 +220,7 @@ class Network:
         Raises   ConfigurationError where it has others
         """
         mine, its = self.members[model].architecture, other.members[its_model].architecture
-        if (mine.sizes, mine.normalisation) != (its.sizes, its.normalisation):
+        if layout_of(mine) != layout_of(its):
             raise ConfigurationError(f"model {model} is a {mine}, what it is to know a {its}; sizes must be equal")
         if other.backend is self.backend and other.sizes == self.sizes:
             self.backend.copy(other.parameters.theta[its_model], self.parameters.theta[model])
@@ -232,8 +237,7 @@ class Network:
 
         kept   (n_models, n_params) of this stack
         """
-        member = self.members[model]
-        layout = ParameterLayout(member.architecture.sizes, member.architecture.normalisation)
+        layout = layout_of(self.members[model].architecture)
         line = np.zeros((1, layout.n_params), kept.dtype)
         own = layout.of_model(line[0], layout.sizes, False)
         for x, out in zip(self._tensors_in(kept, model), own, strict=True):
@@ -241,7 +245,7 @@ class Network:
         return line
 
     def _tensors(self, model: int) -> list[Array]:
-        """Return views of all that a model knows, in its own sizes: W by layer, b by layer, and what normalises."""
+        """Return views of all that a model knows, in its own sizes and in the order of `ParameterLayout.shapes`."""
         return self._tensors_in(self.parameters.theta, model)
 
     def _tensors_in(self, theta: Array, model: int) -> list[Array]:
@@ -253,12 +257,15 @@ class Network:
     def reset(self) -> None:
         """Draw the initial weights and biases again; what normalises begins anew, too."""
         p, n_layers = self.parameters, self.architecture.n_layers
+        n_weights = n_layers + len(p.E)
         theta = np.zeros(p.theta.shape, self.dtype)  # a device is slow at many small copies
         for m, member in enumerate(self.members):
             source, tensors = generator(member.seed, member.model_id), self._tensors_in(theta, m)
             initialiser = get_initialiser(member.initialiser)
-            for l, (n_in, n_out) in enumerate(pairwise(member.architecture.sizes)):
-                tensors[l][...], tensors[n_layers + l][...] = draw_layer(initialiser, source, n_out, n_in)
+            for l, (n_in, n_out) in enumerate(pairwise(member.architecture.widths)):
+                tensors[l][...], tensors[n_weights + l][...] = draw_layer(initialiser, source, n_out, n_in)
+            for E in tensors[n_layers:n_weights]:  # of unit variance, as initialisers expect of inputs
+                E[...] = source.standard_normal(E.shape)
         self._put(theta, p.theta)
         for tensors, value in ((p.gamma, 1), (p.beta, 0), (p.running_mean, 0), (p.running_variance, 1)):
             for tensor in tensors:
@@ -299,6 +306,11 @@ class Network:
         return [self.backend.to_host(b) for b in self.parameters.b]
 
     @property
+    def embeddings(self) -> list[HostArray]:
+        """Tables, (n_models, n_categories, n_units), in the order of their columns; views as `weights` are."""
+        return [self.backend.to_host(E) for E in self.parameters.E]
+
+    @property
     def normalising(self) -> list[dict[str, HostArray]]:
         """What normalises each hidden layer: gamma, beta, running_mean and running_variance, as far as it has them.
 
@@ -322,6 +334,16 @@ class Network:
                 f"layer {layer} does not exist; {self.architecture} has layers 0 to {n_layers - 1}"
             )
         self._set(layer, W=(W, self.parameters.W), b=(b, self.parameters.b))
+
+    def set_embedding(self, number: int, E: Any) -> None:
+        """Overwrite the table of an embedding, by its place among them.
+
+        E        (n_categories, n_units) for all models, or (n_models, n_categories, n_units)
+        Raises   ShapeError
+        """
+        if not 0 <= number < len(self.parameters.E):
+            raise ConfigurationError(f"embedding {number} does not exist; this network has {len(self.parameters.E)}")
+        self._set(number, E=(E, self.parameters.E))
 
     def set_normalisation(
         self,
@@ -482,13 +504,18 @@ class Network:
         Y            (n_samples, out) targets, or (n_samples,) labels
         per_sample   gradients of each example instead of their mean
         Raises       ShapeError, DataError; ConfigurationError for a mixed stack, and for per_sample where layers are
-                     normalised over a batch
+                     normalised over a batch or columns are embedded
         """
         self._check_alike("backpropagate")
         if per_sample and BATCH in self.architecture.normalisation:
             raise ConfigurationError(
                 'per_sample=True with normalisation="batch": each example\'s cost depends on all rows of its batch, so '
                 'that it has no gradient of its own; leave per_sample away, or normalise by "layer"'
+            )
+        if per_sample and self.architecture.embeddings:
+            raise ConfigurationError(
+                "per_sample=True with embeddings: the gradient of each example would be a table for each; leave "
+                "per_sample away, or give one example at a time"
             )
         with self.backend.session():
             X, targets = self._check(X, Y)
@@ -512,7 +539,7 @@ class Network:
             return self._gradients_of_each(ws)
         means: list[list[Any]] = [
             [None if x is None else np.array(backend.to_host(x)) / len(X) for x in tensors]
-            for tensors in (grad.W, grad.b, grad.gamma, grad.beta)
+            for tensors in (grad.W, grad.b, grad.gamma, grad.beta, grad.E)
         ]
         return Gradients(self._deltas(ws), *means)
 
@@ -528,7 +555,8 @@ class Network:
             dW.append(self.backend.to_host(out).reshape(n_models, n, n_out, -1))
         deltas = self._deltas(ws)
         of_norms = [self._normalising_gradients_of_each(ws, l) for l in range(len(ws.norms))]
-        return Gradients(deltas, dW, [d.copy() for d in deltas], *([pair[i] for pair in of_norms] for i in range(2)))
+        dgamma, dbeta = ([pair[i] for pair in of_norms] for i in range(2))
+        return Gradients(deltas, dW, [d.copy() for d in deltas], dgamma, dbeta)
 
     def _normalising_gradients_of_each(self, ws: Workspace, l: int) -> tuple[HostArray | None, HostArray | None]:
         """Return dC/dgamma and dC/dbeta of each example, (n_models, n_samples, out), for a layer normalised by rows."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import prod
 
-from gpumlp.backends.protocol import Array, Backend
+import numpy as np
+
+from gpumlp.backends.protocol import APART, CATEGORIES, COLUMN, FIRST, Array, Backend, Lookup
 from gpumlp.formulas.normalisation import BATCH
+from gpumlp.network.architecture import Architecture
+from gpumlp.network.embedding import Embedding, widths
 
 PADDING = 32  # values: each tensor begins at a multiple of 128 bytes in float32
 
@@ -17,26 +21,30 @@ PADDING = 32  # values: each tensor begins at a multiple of 128 bytes in float32
 class ParameterLayout:
     """Where each tensor of a network stands in a row of theta.
 
-    All weights come first, then all biases; behind them gamma and beta of the normalised layers, and at the end the
-    running statistics of those normalised over a batch, which no update rule moves. So a row is all that a model knows.
-    Each tensor is padded with zeros, which stay zero under every update rule since their gradient is zero.
+    All weights come first, with the tables of embeddings as the last of them, then all biases; behind them gamma and
+    beta of the normalised layers, and at the end the running statistics of those normalised over a batch, which no
+    update rule moves. So a row is all that a model knows. Each tensor is padded with zeros, which stay zero under every
+    update rule since their gradient is zero.
 
     sizes           of the network's layers
     normalisation   "layer", "batch" or None for each hidden layer; () for none at all
     room            of a model in a stack of several sizes: the largest ones, for which there is room in the row. Its
                     tensors begin where the largest ones would, and have the model's own shapes; () for none but its own
+    embeddings      of columns of the inputs
     """
 
     sizes: tuple[int, ...]
     normalisation: tuple[str | None, ...] = ()
     room: tuple[int, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
 
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of W[0], W[1], ..., of b[0], b[1], ..., of all gamma, all beta, all running means and variances."""
-        weights: list[tuple[int, ...]] = [(o, i) for i, o in pairwise(self.sizes)]
+        """Shapes of all W, all E, all b, all gamma, all beta, and of all running means and variances."""
+        weights: list[tuple[int, ...]] = [(o, i) for i, o in pairwise(widths(self.sizes, self.embeddings))]
+        tables: list[tuple[int, ...]] = [(e.n_categories, e.n_units) for e in self.embeddings]
         biases: list[tuple[int, ...]] = [(o,) for o in self.sizes[1:]]
-        return weights + biases + 2 * self._of_layers(True) + 2 * self._of_layers(False)
+        return weights + tables + biases + 2 * self._of_layers(True) + 2 * self._of_layers(False)
 
     def _of_layers(self, learned: bool) -> list[tuple[int, ...]]:
         """Return the shape of what each normalised layer learns, or of its running statistics."""
@@ -61,7 +69,17 @@ class ParameterLayout:
     @property
     def n_weights(self) -> int:
         """Where the weights end and the biases begin: decay acts on the first part only."""
-        return self.offsets[len(self.sizes) - 1]
+        return self.offsets[self.n_layers + len(self.embeddings)]
+
+    @property
+    def tables(self) -> slice:
+        """Where the tables of embeddings stand, which are the last of the weights."""
+        return slice(self.offsets[self.n_layers], self.n_weights)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers with weights."""
+        return len(self.sizes) - 1
 
     @property
     def n_learned(self) -> int:
@@ -91,9 +109,28 @@ class ParameterLayout:
         own = sized(self, sizes).shapes
         return [x[0][tuple(map(slice, shape))] for x, shape in zip(self.views(row[None]), own, strict=True)]
 
+    def lookup(self) -> Lookup:
+        """Return where the numbers come from that the first layer reads, as arrays of the host."""
+        of_columns = np.zeros((4, self.sizes[0]), np.int64)
+        of_columns[COLUMN] = np.arange(self.sizes[0])
+        for e, at in zip(self.embeddings, self.offsets[self.n_layers :], strict=False):
+            of_columns[[CATEGORIES, FIRST, APART], e.column] = e.n_categories, at - self.tables.start, e.n_units
+        n_units = np.maximum(of_columns[APART], 1)
+        begins = np.cumsum(n_units) - n_units
+        units = np.repeat(of_columns, n_units, axis=1)
+        places = np.arange(units.shape[1]) - np.repeat(begins, n_units)
+        units[FIRST] += places
+        firsts = begins[[e.column for e in self.embeddings]]
+        return Lookup(units, firsts, tuple(e.n_categories for e in self.embeddings))
+
     @property
     def _n_tensors_learned(self) -> int:
-        return 2 * (len(self.sizes) - 1 + len(self._of_layers(True)))
+        return 2 * (self.n_layers + len(self._of_layers(True))) + len(self.embeddings)
+
+
+def layout_of(net: Architecture) -> ParameterLayout:
+    """Return how the parameters of an architecture are laid out."""
+    return ParameterLayout(net.sizes, net.normalisation, embeddings=net.embeddings)
 
 
 @lru_cache(maxsize=4096)
@@ -108,6 +145,8 @@ class Parameters:
     theta                  new, all zeros, unless it is given
 
     W[l], b[l]             (n_models, out, in) and (n_models, out)
+    E[i]                   (n_models, n_categories, n_units), the table of an embedding; tables: all of them as they
+                           lie in theta, (n_models, n)
     gamma[l], beta[l]      (n_models, out) of a hidden layer; None where it is not normalised
     running_mean[l], running_variance[l]   (n_models, out); None where it is not normalised over a batch
     """
@@ -126,9 +165,10 @@ class Parameters:
             backend.fill(theta, 0.0)
         self.theta = theta
         views = self.views(self.theta)
-        n_layers = len(layout.sizes) - 1
-        self.W, self.b = views[:n_layers], views[n_layers : 2 * n_layers]
-        kinds, rest = layout.normalisation or (None,) * (n_layers - 1), iter(views[2 * n_layers :])
+        n_layers, rest = layout.n_layers, iter(views)
+        self.W, self.E, self.b = (list(islice(rest, n)) for n in (n_layers, len(layout.embeddings), n_layers))
+        self.tables = self.theta[:, layout.tables]
+        kinds = layout.normalisation or (None,) * (n_layers - 1)
         self.gamma: list[Array]
         self.beta: list[Array]
         self.gamma, self.beta = ([None if kind is None else next(rest) for kind in kinds] for _ in range(2))

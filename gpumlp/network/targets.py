@@ -11,6 +11,7 @@ import numpy as np
 from gpumlp.errors import ConfigurationError, DataError, ShapeError
 from gpumlp.formulas.costs import Cost
 from gpumlp.network.architecture import Architecture
+from gpumlp.network.embedding import check_codes
 from gpumlp.shapes import HostArray, as_numeric, expect, is_on_device
 
 
@@ -66,13 +67,14 @@ class Targets:
 
 
 def check_inputs(X: Any, net: Architecture, name: str = "X") -> HostArray:
-    """Return X as an array (n_samples, in_features) of finite numbers; raise ShapeError or DataError."""
+    """Return X as an array (n_samples, in_features) of finite numbers, and codes; raise ShapeError or DataError."""
     array = as_numeric(X, name)
     advice = f"architecture {net} takes {net.sizes[0]} features, one row for each example"
     expect(array, name, ("n_samples", net.sizes[0]), advice)
     if len(array) == 0:
         raise DataError(f"{name} has no rows; give at least one example")
     check_finite(array, name)
+    check_codes(array, net.embeddings, name)
     return array
 
 

@@ -15,6 +15,7 @@ from gpumlp.backends.protocol import (
     Batch,
     Dropout,
     LayerActivation,
+    Lookup,
     Normalisation,
     PerModel,
     Rates,
@@ -29,6 +30,21 @@ from gpumlp.randomness.streams import dropout_threshold
 
 
 @dataclass(frozen=True)
+class EmbeddedRows:
+    """What the layer before the first one needs, which reads codes.
+
+    rows    (1 or n_models, batch, in_features), of the batch
+    units   of a[0], from the first to the last of those that codes become
+    delta   (n_models, batch, as many units), or None if there is no way back
+    """
+
+    lookup: Lookup
+    rows: Array
+    units: slice
+    delta: Array | None
+
+
+@dataclass(frozen=True)
 class Part:
     """Models of a stack that are computed together, with their views of its buffers.
 
@@ -37,6 +53,7 @@ class Part:
     activations   by layer
     dropout       rate of each hidden layer, where the parts of a stack differ; else None: as the stack's
     p, z, u, a, delta, norms   as of Parameters and Workspace
+    embedded      where a[0] comes from, where that is not the batch's rows
     """
 
     models: slice
@@ -49,6 +66,7 @@ class Part:
     a: list[Array]
     delta: list[Array]
     norms: list[Normalisation | None]
+    embedded: EmbeddedRows | None = None
 
     @property
     def n_layers(self) -> int:
@@ -100,7 +118,10 @@ class Workspace:
         alike = [run.architecture for run in runs] or [architecture]
         self.z: list[Array] = []  # z[l]: (n_models, batch, sizes[l + 1])
         self.u: list[Array] = []  # u[l], of which a[l + 1] = f(u[l]): z[l] itself, or what it is normalised to
+        self.embedded = build_embedded_rows(backend, p, self.batch.a0, backward)
         self.a: list[Array] = [self.batch.a0]  # a[l]: (n_models, batch, sizes[l])
+        if self.embedded is not None:
+            self.a = [empty((n_models, batch, architecture.n_embedded), what="a of the embedding")]
         for l, (n, norm) in enumerate(zip(sizes[1:], [*self.norms, None], strict=True)):
             hidden = l < architecture.n_layers - 1
             a = empty((n_models, batch, n), what=f"a of layer {l}")
@@ -119,7 +140,7 @@ class Workspace:
         else:
             activations = padded_activations(backend, architecture, runs) if runs else architecture.activations
             buffers = (self.p, self.z, self.u, self.a, self.delta, self.norms)
-            self.parts = [Part(slice(0, n_models), sizes, activations, None, *buffers)]
+            self.parts = [Part(slice(0, n_models), sizes, activations, None, *buffers, self.embedded)]
 
     def with_rows(self, batch: Batch) -> Workspace:
         """Return the same buffers for another part of a batch, whose rows and targets lie in the same place."""
@@ -130,15 +151,39 @@ class Workspace:
     def _run(self, run: Run, in_place: bool) -> Part:
         """Return a run's views: its numbers lie side by side, in the room that the stack has for its models."""
         net = run.architecture
-        a0 = self.batch.a0 if len(self.batch.a0) == 1 else self.batch.a0[run.models]
-        a = [a0, *(side_by_side(x, run.models, n) for x, n in zip(self.a[1:], net.sizes[1:], strict=True))]
+        of = self.embedded
+        if of is not None:
+            delta_of_run = None if of.delta is None else of.delta[run.models]
+            of = replace(of, rows=models_of(of.rows, run.models), delta=delta_of_run)
+        a = [
+            models_of(self.a[0], run.models),
+            *(side_by_side(x, run.models, n) for x, n in zip(self.a[1:], net.sizes[1:], strict=True)),
+        ]
         z = [side_by_side(x, run.models, n) for x, n in zip(self.z, net.sizes[1:], strict=True)]
         for l, f in enumerate(net.activations[:-1]):
             if in_place and not reads_z(f):
                 z[l] = a[l + 1]
         delta = [side_by_side(x, run.models, n) for x, n in zip(self.delta, net.sizes[1:], strict=bool(self.delta))]
         p, norms = self.p.of(run.models, net.sizes), self.norms
-        return Part(run.models, net.sizes, net.activations, run.dropout, p, z, z, a, delta, norms)
+        return Part(run.models, net.sizes, net.activations, run.dropout, p, z, z, a, delta, norms, of)
+
+
+def models_of(x: Array, models: slice) -> Array:
+    """Return what some models have of x (1 or n_models, ...)."""
+    return x if len(x) == 1 else x[models]
+
+
+def build_embedded_rows(backend: Backend, p: Parameters, rows: Array, backward: bool) -> EmbeddedRows | None:
+    """Return what the layer before the first one needs, None if there is none."""
+    layout = p.layout
+    if not layout.embeddings:
+        return None
+    lookup = layout.lookup()
+    begin, end = int(lookup.firsts[0]), int(lookup.firsts[-1]) + layout.embeddings[-1].n_units
+    shape = p.theta.shape[0], rows.shape[1], end - begin
+    delta = backend.empty(shape, what="delta of the embedding") if backward else None
+    arrays = {"units": backend.asarray(lookup.units), "firsts": backend.asarray(lookup.firsts)}
+    return EmbeddedRows(replace(lookup, **arrays), rows, slice(begin, end), delta)
 
 
 def side_by_side(x: Array, models: slice, n: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,11 @@ def network_identity(net: Network) -> dict[str, Any]:
         }
         for member in net.members
     ]
-    return {"dtype": net.dtype.name} | {name: in_short([of[name] for of in of_members]) for name in of_members[0]}
+    embeddings = (
+        {"embeddings": [list(astuple(e)) for e in net.architecture.embeddings]} if net.architecture.embeddings else {}
+    )
+    in_common = {"dtype": net.dtype.name} | embeddings
+    return in_common | {name: in_short([of[name] for of in of_members]) for name in of_members[0]}
 
 
 def trainer_identity(trainer: Trainer, last_epoch: int) -> dict[str, Any]:

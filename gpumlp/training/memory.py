@@ -28,7 +28,9 @@ PARTS = {
     "the gradients": "gradients",
     "a of layer": "activations",
     "z of layer": "activations",
+    "a of the embedding": "activations",
     "delta of layer": "deltas",
+    "delta of the embedding": "deltas",
     "a dropout mask": "dropout masks",
     "scratch": "scratch",
 }

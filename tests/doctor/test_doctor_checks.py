@@ -29,7 +29,7 @@ def test_right_kernels_pass(dtype):
         (agreement.activations(dtype, DEVICE, [TANH, RELU]), 2),
         (agreement.pairs(dtype, DEVICE, pairs), 3),
         (agreement.rules(dtype, DEVICE, [ADAM]), 1),
-        (agreement.options(dtype, DEVICE), 5),
+        (agreement.options(dtype, DEVICE), 6),
         (agreement.mixtures(dtype, DEVICE), 2),
     ):
         assert check.passed, check

@@ -127,7 +127,7 @@ def _update(real):
 
 
 def _fixed(real):
-    for maker in ("gradient_norm", "finite_models", "batch_statistics"):
+    for maker in ("embed", "gradient_norm", "finite_models", "batch_statistics"):
         yield _make(maker, (real,), real)
     for maker, long_rows in product(("softmax", "rows_delta"), (False, True)):
         yield _make(maker, (real, long_rows), real, f"long rows {long_rows}")

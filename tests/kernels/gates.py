@@ -22,6 +22,8 @@ class Budget(NamedTuple):
 # and mish under dropout, and for models that differ.
 BUDGETS = {
     "gather_batch": Budget(THREADS, 76, wide_loads=True, wide_stores=True),
+    "embed": Budget(THREADS, 48, wide_stores=True),
+    "sum_by_code": Budget(THREADS, 68),
     "bias_activation": Budget(THREADS, 68, wide_loads=True, wide_stores=True),
     "output_delta": Budget(THREADS, 108),
     "evaluate": Budget(THREADS, 96),

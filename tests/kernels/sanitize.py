@@ -33,6 +33,11 @@ def train():
     gpumlp.Trainer(normalised, batch_size=300).fit(X, labels, 2, validation=(X, labels))
     mixed = gpumlp.Network.mixed(list(map(member, range(5))), backend="cuda")
     gpumlp.Trainer(mixed, batch_size=300, clip_norm=1.0).fit(X, labels, 2, validation=(X, labels))
+    columns = [gpumlp.Embedding(1, 3, 33), gpumlp.Embedding(5, 70, 4)]
+    embedded = gpumlp.Network((12, 33, 3), n_models=2, embeddings=columns, backend="cuda")
+    codes = X.copy()
+    codes[:, [1, 5]] = rng.integers(-1, 3, (331, 2))
+    gpumlp.Trainer(embedded, batch_size=300).fit(codes, labels, 2, validation=(codes, labels))
     wide = gpumlp.Network((12, 1028), backend="cuda", dtype="float64")
     gpumlp.Trainer(wide, "sgd", batch_size=40).fit(X[:70], np.arange(70), 2, validation=(X[:35], np.arange(35)))
     wide.predict(X[:5])

@@ -186,3 +186,17 @@ def test_work_on_the_callers_stream_comes_before_and_after(cupy):
     finally:
         if "emulated_gpu" in sys.modules and devices.in_use().kind == "emulated":
             emulated_gpu.set_mode("eager")
+
+
+def test_codes_on_a_device_that_do_not_exist_are_taken_for_unknown_ones(cupy):
+    """To look at them would wait for the device; tables are never left, whatever the codes are."""
+    X, y = np.array([[0.0], [9.0], [0.5], [-3.0], [1.0]]), np.array([0, 1, 0, 1, 0])
+    nets = [
+        gpumlp.Network((1, 4, 2), embeddings=[gpumlp.Embedding(0, 2, 3)], backend="cuda", dtype="float64")
+        for _ in range(2)
+    ]
+    unknown = np.where(np.isin(X, [0, 1]), X, -1)
+    for net, given in zip(nets, (cupy.asarray(X), unknown), strict=True):
+        gpumlp.Trainer(net, batch_size=2).fit(given, cupy.asarray(y) if given is not unknown else y, 3)
+    assert np.array_equal(nets[0].embeddings[0], nets[1].embeddings[0])
+    assert np.array_equal(nets[0].predict(cupy.asarray(X)).get(), nets[1].predict(unknown))

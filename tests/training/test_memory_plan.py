@@ -31,6 +31,11 @@ CASES = {
     "double": ((24, 200, 100, 10), 400, 800, 0, {"dtype": "float64"}, {"clip_norm": 1.0}),
     "a wide output": ((20, 30, 60), 1000, 1000, 0, {"n_models": 3}, {"shuffle": False}),
     "parts of batches": ((24, 300, 10), 2000, 2000, 0, {"n_models": 2}, {"micro_batch": 700}),
+    "embedded columns": (
+        *((24, 200, 10), 400, 800, 500),
+        {"n_models": 2, "embeddings": [gpumlp.Embedding(3, 900, 20), gpumlp.Embedding(8, 5, 3)]},
+        {},
+    ),
     "steps launched together": ((24, 300, 10), 500, 2000, 0, {"n_models": 2}, {"steps_per_launch": 3}),
 }
 

@@ -28,6 +28,7 @@ from gpumlp.backends.protocol import (
     BatchSource,
     Dropout,
     LayerActivation,
+    Lookup,
     Normalisation,
     PerModel,
     StepNumbers,
@@ -47,6 +48,8 @@ MAX_BLOCKS = 2048  # of kernels that walk over their range: some waves on the la
 MAX_CHUNKS = 1024  # parts of a model's sum, each a block's: enough for the largest devices
 VECTORS_OF_CHUNK = 4  # of 16 bytes, which a thread of gradient_norm adds at least, where there are that many
 TIMES_ROWS, BY_WEIGHT = 1, 2  # what becomes of penalties, as kernels/gather_batch.cu says
+CODES_OF_TILE = 8  # categories of a table of which a block sums the gradients: a warp each
+ROWS_OF_CODES = 256  # rows at least in which a warp looks for its code
 ENOUGH_BLOCKS = 256  # some for each multiprocessor; where there are fewer, a block takes fewer rows
 
 
@@ -229,6 +232,24 @@ class CudaBackend:
         for work in works:
             work()
 
+    def embed(self, lookup: Lookup, rows: Array, tables: Array, a: Array) -> None:
+        """Set a to the rows, with a table's line in place of each code."""
+        n_models, batch, n = a.shape
+        self._launch(
+            sources.embed(self.dtype),
+            "embed",
+            self._blocks_of_vectors(a),
+            THREADS,
+            units=lookup.units,
+            rows=rows,
+            tables=tables,
+            n_models=n_models,
+            batch=batch,
+            n_columns=rows.shape[2],
+            n=n,
+            a=a,
+        )
+
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
         self._note(a_in, W, z)
@@ -381,6 +402,46 @@ class CudaBackend:
         self._note(delta, a_in, dW)
         self._gemm.weight_gradient(delta, a_in, dW)
 
+    def linear_delta(self, delta_next: Array, W_next: Array, delta: Array) -> None:
+        """Set delta = delta_next W_next: BP2 where f is the identity."""
+        self._note(delta_next, W_next, delta)
+        self._gemm.backward(delta_next, W_next, delta)
+
+    def embedding_gradient(self, lookup: Lookup, rows: Array, delta: Array, dtables: Array) -> None:
+        """Set each line of the tables to the sum of delta over the rows with its code (BP4)."""
+        (n_models, batch, n_deltas), n_line = delta.shape, dtables.shape[1]
+        n_tiles = sum(ceil_div(n, CODES_OF_TILE) for n in lookup.categories)
+        # by the sizes of a model alone, so that its sums are the same in any stack
+        n_chunks = min(ceil_div(batch, ROWS_OF_CODES), ceil_div(ENOUGH_BLOCKS, n_tiles))
+        rows_of_chunk = ceil_div(batch, n_chunks)
+        n_chunks = ceil_div(batch, rows_of_chunk)
+        scratch: dict[str, Any] = {"partials": None, "tickets": None}
+        if n_chunks > 1:
+            n_sums, n_tickets = rows_of_sums(n_chunks) * n_line, n_tiles * tickets_of_sum(n_chunks)
+            scratch = {
+                "partials": self._arena.scratch("sum_by_code sums", n_models * n_sums, self.dtype),
+                "tickets": self._arena.scratch("sum_by_code tickets", n_models * n_tickets, np.uint32, zeroed=True),
+            }
+        self._launch(
+            sources.embed(self.dtype),
+            "sum_by_code",
+            n_models * n_chunks * n_tiles,
+            THREADS,
+            units=lookup.units,
+            firsts=lookup.firsts,
+            rows=rows,
+            delta=delta,
+            batch=batch,
+            n_columns=rows.shape[2],
+            n=lookup.units.shape[1],
+            n_deltas=n_deltas,
+            n_line=n_line,
+            n_tiles=n_tiles,
+            rows_of_chunk=rows_of_chunk,
+            **scratch,
+            dtables=dtables,
+        )
+
     def hidden_delta(
         self,
         activation: LayerActivation,
@@ -393,8 +454,7 @@ class CudaBackend:
         dropout: Dropout | None = None,
     ) -> None:
         """Set delta = (delta_next W_next) * f'(z) (BP2) and db = its sum (BP3)."""
-        self._note(delta_next, W_next)
-        self._gemm.backward(delta_next, W_next, delta)
+        self.linear_delta(delta_next, W_next, delta)
         n_models, batch, features = delta.shape
         tiles, mixing = self._tiles(batch, features), Mixing.of(activation, dropout)
         self._launch(

@@ -14,7 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.protocol import COST, EPOCH, FIRST_BAD, HITS, POSITION, STEP, WEIGHT
+from gpumlp.backends.protocol import (
+    APART,
+    CATEGORIES,
+    COLUMN,
+    COST,
+    EPOCH,
+    FIRST,
+    FIRST_BAD,
+    HITS,
+    POSITION,
+    STEP,
+    WEIGHT,
+)
 from gpumlp.errors import BackendUnavailable, FormulaError
 from gpumlp.formulas.activations import SOFTMAX, Activation, value_recording
 from gpumlp.formulas.hidden_delta import dropout_recording, hidden_delta_recording
@@ -58,6 +70,7 @@ TABLE_ROWS = {
     "HITS": HITS,
     "FIRST_BAD": FIRST_BAD,
 }
+LOOKUP_ROWS = {"COLUMN": COLUMN, "CATEGORIES": CATEGORIES, "FIRST": FIRST, "APART": APART}
 HIT_KINDS = {"NO_HITS": 0, "BY_LARGEST": 1, "BY_THRESHOLD": 2}
 CHUNKS_OF_GROUP = 32  # parts of a sum that one block adds: Chunks in common.cuh
 
@@ -269,6 +282,12 @@ def update(rule: UpdateRule, extras: frozenset[str], dtype: Any) -> Source:
     )
     made_for = " ".join([rule.name, *sorted(extras)])
     return paste("update.cu", made_for, dtype, functions, [("N_STATES", len(rule.state)), ("N_FINISHED", len(names))])
+
+
+@lru_cache(maxsize=2)
+def embed(dtype: Any) -> Source:
+    """Return the module of embeddings, both ways."""
+    return paste("embed.cu", "", dtype, defines=list(LOOKUP_ROWS.items()))
 
 
 @lru_cache(maxsize=2)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from cuda_cases import compute, draw, gather, layer, norm, on_host, output, update
+from embedded_rows import embedded
 from mixed_layers import mixed
 from normalised_layers import normalised
 
@@ -50,7 +51,7 @@ def train(
     members    of a mixed stack, in place of all that describes a network
     folds      sizes of folds, which the models have in turn and are trained and evaluated on
     noted      list that is given what was captured: the training's step, then the validation's
-    options    of Network: n_models, dropout, normalisation, initialiser, precision; all others of Trainer
+    options    of Network: n_models, dropout, normalisation, embeddings, initialiser, precision; all others of Trainer
     """
     of_network = {k: options.pop(k) for k in OF_NETWORK if k in options}
     placed = {"backend": backend, "device": device, "dtype": dtype}
@@ -61,6 +62,8 @@ def train(
     captured, sizes = note_captures(net.backend), net.sizes
     rng = np.random.default_rng(1)
     X = draw(1, n_rows, sizes[0])
+    for embedding in net.architecture.embeddings:
+        X[:, embedding.column] = rng.integers(-1, embedding.n_categories, n_rows)
     T = np.tanh(X @ draw(2, sizes[0], sizes[-1]))
     Y = T if not classes else T.argmax(axis=1) if sizes[-1] > 1 else (T > 0).astype(int)
     if weights:
@@ -90,7 +93,7 @@ def learned(net):
     """Return a copy of all weights and biases; of a mixed stack model by model, as large as they are."""
     if net.is_mixed:
         return parts_of_models(net, on_host(net.backend, net.parameters.theta))
-    return [x.copy() for x in (*net.weights, *net.biases)]
+    return [x.copy() for x in (*net.weights, *net.embeddings, *net.biases)]
 
 
 def parts_of_models(net, values):
@@ -115,7 +118,7 @@ def graphs_in(noted):
     return [step for step in noted if getattr(step, "graph", None) is not None]
 
 
-OF_NETWORK = ("n_models", "dropout", "normalisation", "initialiser", "precision")
+OF_NETWORK = ("n_models", "dropout", "normalisation", "embeddings", "initialiser", "precision")
 NOT_RESULTS = ("seconds", "samples_per_second")
 
 
@@ -173,6 +176,24 @@ TRAININGS = {
         "weights": "own",
         "clip_norm": 1.0,
     },
+    "embedded columns": {
+        "sizes": (5, 7, 3),
+        "n_models": 3,
+        "embeddings": [gpumlp.Embedding(1, 5, 3), gpumlp.Embedding(4, 17, 33)],
+        "weights": "own",
+        "dropout": 0.2,
+        "clip_norm": 1.0,
+        "l2": 0.01,
+    },
+    "large batches of embedded columns, several chunks": {
+        "sizes": (3, 4, 2),
+        "embeddings": [gpumlp.Embedding(0, 3, 2), gpumlp.Embedding(1, 9, 4)],
+        "n_models": 2,
+        "n_rows": 1100,
+        "batch_size": 1000,
+        "shuffle": "shared",
+        "dtype": "float64",
+    },
     "large batches normalised, several chunks": {
         "sizes": (4, 132, 33, 11),
         "normalisation": ["batch", "layer"],
@@ -226,6 +247,8 @@ CASES = {
     "long rows normalised": normalised("layer", "tanh", 2, 35, 2, 1028, 0.3),
     "models that differ": mixed(("gelu", "tanh", "exp"), (33, 20, 1), (0.5, 0.0, 0.3), 517),
     "models that differ, aligned": mixed(("sigmoid", "tanh"), (130, 97), (0.2, 0.0), 300, in_place=True),
+    "embedded": embedded([(1, 3, 33), (2, 17, 5)], 3, 700, own_rows=True),
+    "embedded, one chunk": embedded([(0, 300, 2), (4, 5, 4)], 2, 65),
     "output": output("categorical_cross_entropy", "softmax", batch=301, n_out=10, hits=True),
     "long rows": output("categorical_cross_entropy", "softmax", 2, 70, 1028, hits=True),
     "long rows, one cost": output("quadratic", "tanh", batch=35, n_out=1032, hits=True, train=False),

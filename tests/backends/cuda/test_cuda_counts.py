@@ -121,6 +121,19 @@ def test_a_layer_normalised_over_units_costs_one_launch_more_and_one_over_a_batc
     assert nodes_of(noted[0].graph) == wanted
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"n_models": 3, "dropout": 0.3}, {"dtype": "float64"}, {"precision": "tf32"}], ids=str
+)
+def test_embedded_columns_cost_three_launches_however_many_they_are(more):
+    for embeddings in ([(1, 5, 3)], [(0, 9, 2), (1, 5, 3), (3, 4, 40)]):
+        noted, given = [], [gpumlp.Embedding(*e) for e in embeddings]
+        counts = count(noted, sizes=SIZES[3], epochs=2, embeddings=given, **more)
+        wanted = Counter(expected(3)) + Counter(embed=1, sum_by_code=1, GemmStridedBatchedEx=1)
+        _, *later = counts.steps()
+        assert later == [{"graphs": {"launches": 1}, "graph_nodes": dict(wanted)}] * len(later)
+        assert nodes_of(noted[0].graph) == wanted
+
+
 @pytest.mark.parametrize("way", list(WAYS))
 def test_what_a_step_does_besides_costs_no_launch(way):
     noted = []
@@ -248,3 +261,13 @@ def test_data_go_to_the_device_once_in_their_own_dtype(on_folds):
     with emulated_gpu.counting() as counted:
         gpumlp.Trainer(net, batch_size=50).fit(X, labels, 3, folds=folds, validation=folds)
     assert X.nbytes + labels.nbytes <= counted["memcpy_bytes"]["HostToDevice"] < X.nbytes + labels.nbytes + 6000
+
+
+def test_a_prediction_looks_codes_up_once():
+    net = gpumlp.Network((3, 6, 2), "tanh", n_models=3, backend="cuda", embeddings=[gpumlp.Embedding(1, 4, 3)])
+    X = np.ones((23, 3))
+    net.predict(X)
+    with emulated_gpu.counting() as counted:
+        net.predict(X)
+    assert counted["launches"] == {"embed": 1, "bias_activation": 1, "softmax": 1}
+    assert counted["cublas"]["GemmStridedBatchedEx"] == 2

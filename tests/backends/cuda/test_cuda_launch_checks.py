@@ -31,6 +31,7 @@ def every_source(dtype):
         "rows_delta": sources.rows_delta(dtype),
         "output_delta": sources.output_delta(output_delta(*pair), pair[1], dtype),
         "softmax": sources.softmax(dtype),
+        "embed": sources.embed(dtype),
         "gather_batch": sources.gather_batch("uint8", "int64", True, RULES.get("adam"), dtype),
         "update": sources.update(RULES.get("adam"), frozenset(["l2"]), dtype),
         "gradient_norm": sources.gradient_norm(dtype),

@@ -26,9 +26,9 @@ def data(dtype=np.float64, n_out=3):
     return draw.standard_normal((N_ROWS, 7)).astype(dtype), draw.integers(0, n_out, N_ROWS)
 
 
-def train(at_once, widths=(5,) * N, rates=0.0, X=None, Y=None, fit=None, normalisation=None, **options):
+def train(at_once, widths=(5,) * N, rates=0.0, X=None, Y=None, fit=None, normalisation=None, embeddings=(), **options):
     kinds = "softmax", "categorical_cross_entropy", normalisation
-    nets = [build_architecture((7, w, w, 3), ["relu", "tanh"], *kinds) for w in widths]
+    nets = [build_architecture((7, w, w, 3), ["relu", "tanh"], *kinds, embeddings) for w in widths]
     members = [Member(net, (rates, 0.0), seed=3, model_id=m) for m, net in enumerate(nets)]
     net = gpumlp.Network.mixed(members, dtype="float64", backend="numba")
     trainer = gpumlp.Trainer(net, batch_size=8, steps_per_launch=at_once, **options)
@@ -46,6 +46,9 @@ def assert_equal(found, expected):
         assert np.array_equal(found[2][name], expected[2][name]), name
 
 
+EMBEDDINGS = (gpumlp.Embedding(2, 4, 3), gpumlp.Embedding(6, 9, 5))
+CODES = data()[0].copy()
+CODES[:, [2, 6]] = np.random.default_rng(2).integers(-1, 4, (N_ROWS, 2))
 FOLDS = gpumlp.Folds(tuple(np.arange(f, N_ROWS, 2) for f in range(2)), tuple(m % 2 for m in range(N)))
 JOINED = [
     {},
@@ -56,6 +59,8 @@ JOINED = [
     {"fit": {"folds": FOLDS}},
     {"normalisation": "layer"},
     {"normalisation": "batch", "reduction": "sum", "learning_rate": 1e-3},
+    {"embeddings": EMBEDDINGS, "X": CODES},
+    {"embeddings": EMBEDDINGS, "X": CODES, "widths": (2, 2, 9, 4, 4, 4), "rates": 0.4},
     {"X": data()[0].astype(np.float32)},
     {"Y": np.eye(3)[data()[1]]},
     {"schedule": [gpumlp.schedules.exponential(1 - m / 20) for m in range(N)]},
