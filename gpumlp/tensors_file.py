@@ -16,7 +16,7 @@ import numpy as np
 from gpumlp.errors import TensorsFileError
 
 METADATA = "__metadata__"  # the entry of the head that holds texts by name
-MAX_HEAD = 32 * 2**20  # bytes; the names of a million features, escaped, stay below
+MAX_HEAD = 64 * 2**20  # bytes; twice that of a model, whose text is escaped in it, is not more
 N_LENGTH = 8  # bytes that say how long the head is
 DTYPES: dict[Any, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),

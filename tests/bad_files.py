@@ -14,7 +14,7 @@ import pytest
 
 import gpumlp
 from gpumlp.convert import save_safetensors
-from gpumlp.data import OneHot, QuantileNormaliser, Standardiser, open_blocks, write_folder
+from gpumlp.data import Encoding, QuantileNormaliser, Standardiser, open_blocks, write_folder
 from gpumlp.saved_model import HEADER, SavedModel
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -97,9 +97,9 @@ def put_hdf5(name="t.h5", make=None, **datasets):
 # ---- data folders ----
 
 
-def put_folder(name="set.d", change=None, **options):
+def put_folder(name="set.d", change=None, content=CSV, **options):
     """Write a data folder, and change its manifest."""
-    put("source.csv", CSV)
+    put("source.csv", content)
     write_folder(open_blocks("source.csv", **options), name)
     os.remove("source.csv")
     if change is not None:
@@ -107,6 +107,10 @@ def put_folder(name="set.d", change=None, **options):
         manifest = json.loads(place.read_text())
         change(manifest)
         place.write_text(json.dumps(manifest))
+
+
+def put_folder_of_text(change=None, **options):
+    put_folder(change=change, content="a,b,y\n1,u,0\n3,v,1\n5,u,0\n", categorical=(), **options)
 
 
 # ---- models ----
@@ -129,8 +133,14 @@ NAMED_ROWS = "id,a,y\nu,1,0\nv,2,1\nw,3,0\n"
 
 
 def by_columns():
-    columns = OneHot(("a", "b"), (None, ("u", "v")))
+    columns = Encoding(("a", "b"), (None, ("u", "v")))
     return replace(model(), columns=columns, feature_names=columns.feature_names, target_name=None)
+
+
+def by_codes():
+    columns = Encoding(("a", "b", "c"), (None, ("u", "v", "w"), None), frozenset("b"))
+    of = model(embeddings=[gpumlp.Embedding(1, 3, 2)])
+    return replace(of, columns=columns, feature_names=columns.feature_names, target_name=None, scaler=None)
 
 
 def put_model(header=None, arrays=None, extra=(), name="m.npz", of=None):

@@ -64,6 +64,10 @@ def with_table():
     put("t.csv", CSV)
 
 
+def with_categories():
+    put("t.csv", bad.NAMED_ROWS)
+
+
 def case(name, make, call, error, *says, env=(), patch=()):
     return Case(name, make, call, error, says, dict(env), dict(patch))
 
@@ -78,6 +82,19 @@ def loading(name, *says, make=None, env=(), file="m.npz", **changes):
     """A model that load refuses."""
     make = make or (lambda: bad.put_model(**changes))
     return case(f"model: {name}", make, lambda: gpumlp.load(file, "numpy"), ModelFileError, *says, env=env)
+
+
+def embedding(name, *says, **header):
+    """A model whose header claims other embeddings than it has."""
+
+    def make():
+        bad.put_model(of=bad.by_codes(), header=lambda h: h.update(header))
+
+    return loading(f"embedding: {name}", *says, make=make)
+
+
+def _with_another_category(header):
+    header["columns"][1][1].append("x")
 
 
 def loading_safetensors(name, *says, **changes):
@@ -397,8 +414,8 @@ FOLDERS = (
             "data folder", "gpumlp convert"),
     reading("data folder: a manifest too large", "set.d", bad.put_folder, "manifest.json is larger", "than 9 bytes",
             "convert the data again", patch={"gpumlp.data.folder.MAX_MANIFEST": 9}),
-    reading("data folder: newer", "set.d", lambda: bad.put_folder(change=lambda m: m.update(version=2)),
-            "format version 2", "expected 1", "install that or convert"),
+    reading("data folder: newer", "set.d", lambda: bad.put_folder(change=lambda m: m.update(version=3)),
+            "format version 3", "expected 1 to 2", "install that or convert"),
     reading("data folder: no rows", "set.d", lambda: bad.put_folder(change=lambda m: m.update(rows=0)), "rows is 0",
             "at least 1", "convert the data again"),
     reading("data folder: rows in words", "set.d", lambda: bad.put_folder(change=lambda m: m.update(rows="3")),
@@ -431,6 +448,33 @@ FOLDERS = (
             "convert the data again"),
     reading("data folder: no statistics", "set.d", lambda: bad.put_folder(change=lambda m: m.pop("statistics")),
             "statistics is None", "expected those of X", "convert the data again"),
+    reading("data folder: text that is not wanted", "set.d", bad.put_folder_of_text, "column 'b' holds text",
+            "expected numbers", "categorical=()"),
+    reading("data folder: a category of numbers", "set.d", bad.put_folder_of_text, "column 'a' holds numbers",
+            "expected text as categorical", "--categorical a", categorical=["a"]),
+    reading("data folder: a category that is none", "set.d", bad.put_folder_of_text, "column is named 'bb'", "",
+            "did you mean 'b'?", categorical=["bb"]),
+    reading("data folder: a categorical target", "set.d", bad.put_folder_of_text, "column 'y' is the target",
+            "expected a feature", "leave it out", categorical=["y"]),
+    reading("data folder: texts in one word", "set.d", lambda: bad.put_folder_of_text(lambda m: m.update(texts="u")),
+            "texts is 'u'", "expected a list", "convert the data again", categorical=()),
+    reading("data folder: texts of fewer features", "set.d",
+            lambda: bad.put_folder_of_text(lambda m: m["texts"].pop()), "texts is [None]",
+            "for each named feature", "convert the data again", categorical=()),
+    reading("data folder: a column without texts", "set.d",
+            lambda: bad.put_folder_of_text(lambda m: m.update(texts=[None, []])), "texts of 'b' is []",
+            "expected a list of one text or more", "convert the data again", categorical=()),
+    reading("data folder: a text twice", "set.d",
+            lambda: bad.put_folder_of_text(lambda m: m.update(texts=[None, ["u", "u"]])), "texts of 'b' is ['u', 'u']",
+            "expected each once", "convert the data again", categorical=()),
+    case("data folder: fewer texts than were written", lambda: bad.put_folder_of_text(
+            lambda m: m.update(texts=[None, ["u"]])), ["train", "set.d", "--quiet"], SystemExit,
+            "column 'b' holds values that are no places in its 1 texts", "expected whole numbers", "convert the data"),
+    case("data folder: text without names", nothing,
+         lambda: write_folder(open_blocks([Table(X[:, :1], Y, texts=(("u",) * 9,))]), "set.d"), DataError,
+         "columns of text need names", "", "name all features"),
+    case("blocks: other texts", nothing, lambda: open_blocks([Table(X[:, :1], texts=(("u",),)), X[:, :1]]).gather(),
+         DataError, "a block has other texts than the first", "expected the same", "code all blocks alike"),
     reading("data folder: X is gone", "set.d", lambda: (bad.put_folder(), os.remove("set.d/X.npy")), "X.npy",
             "no such file", "did you mean 'Y.npy'?"),
     reading("data folder: X is cut", "set.d", lambda: (bad.put_folder(), bad.damage("set.d/X.npy", cut=-8)),
@@ -521,12 +565,12 @@ MODELS = (
     loading("a header that is no UTF-8", "header.json cannot be read", "m.npz", "save the model again",
             make=lambda: put_zip("m.npz", ("header.json", b"\xff\xfe{"))),
     loading("a header too large", "header.json is larger than", "bytes", "damaged or forged",
-            make=lambda: put_zip("m.npz", ("header.json", b" " * (2**24 + 1)), pack=zipfile.ZIP_DEFLATED)),
+            make=lambda: put_zip("m.npz", ("header.json", b" " * (2**25 + 1)), pack=zipfile.ZIP_DEFLATED)),
     loading("another format", "is no gpumlp model", "its header does not say so", "gpumlp train --save",
             header=lambda h: h.update(format="zip")),
-    loading("newer", "format version 99", "reads versions up to 2", "install that",
+    loading("newer", "format version 99", "reads versions up to 3", "install that",
             header=lambda h: h.update(version=99)),
-    loading("a version that is text", "format version '1'", "reads versions up to 2", "install",
+    loading("a version that is text", "format version '1'", "reads versions up to 3", "install",
             header=lambda h: h.update(version="1")),
     loading("no sizes", "header.json has no entry", "'sizes'", "save the model again", header=lambda h: h.pop("sizes")),
     loading("negative sizes", "-5", "whole numbers of at least 1", "save the model again",
@@ -648,6 +692,28 @@ MODELS = (
             header=lambda h: h.update(columns=[["a", None], ["a", ["u", "v"]]])),
     loading("columns of other features", "feature_names are not those of its columns", "damaged", "save it again",
             header=lambda h: h.update(columns=[["a", None], ["b", None]])),
+    loading("columns of codes that are numbers", "columns are [['a', None, 'code']]", "expected a name and categories",
+            "save the model again", header=lambda h: h.update(columns=[["a", None, "code"]])),
+    loading("columns coded in another way", "columns are [['a', ['u'], 'hash']]", "expected a name and categories",
+            "save the model again", header=lambda h: h.update(columns=[["a", ["u"], "hash"]])),
+    *(embedding(f"spelled {found!r}", f"embeddings are {found!r}", "expected a column, its categories and its units",
+                "save the model again", embeddings=found)
+      for found in ("ab", {"1": 3}, [[1, 3]], [[1, 3, 2.0]], [[True, 3, 2]], [[-1, 3, 2]], [None])),
+    embedding("in a column that is not there", "column has to be a whole number from 0 to 2", embeddings=[[3, 3, 2]]),
+    embedding("twice in a column", "column 1 comes 2 times", embeddings=[[1, 3, 1], [1, 3, 1]]),
+    embedding("of no category", "n_categories has to be a whole number from 1", embeddings=[[1, 0, 2]]),
+    embedding("larger than the file", "header claims", "save the model again", embeddings=[[1, 10**12, 10**9]]),
+    embedding("of more categories than the table has", "E0 is float32 (1, 3, 2)", "needs float32 (1, 4, 2)", "damaged",
+              embeddings=[[1, 4, 2]]),
+    loading("embedding: a table that is missing", "arrays missing ['E0']", "", "damaged or forged",
+            make=lambda: bad.put_model(of=bad.by_codes(), arrays=lambda a: a.pop("E0.npy"))),
+    loading("embedding: a table of NaN", "E0 holds values that are not finite", "", "train the model again",
+            make=lambda: bad.put_model(of=bad.by_codes(), arrays=lambda a: a.update(
+                {"E0.npy": npy_bytes(np.full((1, 3, 2), NAN, "f4"))}))),
+    loading("embedding: columns of codes that are not embedded", "columns of codes are not those embedded", "",
+            "save it again", make=lambda: bad.put_model(of=bad.by_codes(), header=_with_another_category)),
+    loading("embedding: none where columns are codes", "arrays missing", "", "damaged or forged",
+            make=lambda: bad.put_model(of=bad.by_codes(), header=lambda h: h.pop("embeddings"))),
     loading("a bomb", "MiB of memory are needed", "the limit here is 1 MiB", "GPUMLP_MAX_DATA",
             make=lambda: _model_bomb(), env={"GPUMLP_MAX_DATA": "1MiB"}),
     loading_safetensors("a head without end", "claims a head of 18446744073709551615 bytes", "may take", "",
@@ -748,6 +814,26 @@ COMMANDS = (
             "line 3, column 'a' holds '3'", "expected text such as 'u'", "name the column as categorical"),
     command("text alone", lambda: put("t.csv", "u,v,k\nu,w,l\n"), "train t.csv", "holds text in all features",
             "line 1 may be names or a row", "--header or --no-header"),
+    command("embed: nothing", with_categories, "train t.csv --embed ,", "--embed ','", "expected each column once",
+            "write all, or city=8"),
+    command("embed: a column twice", with_categories, "train t.csv --embed id=2,id=3", "--embed 'id=2,id=3'",
+            "expected each column once", "write all"),
+    *(command(f"embed: {units!r} numbers", with_categories, f"train t.csv --embed id={units}", f"--embed id={units}",
+              "expected a whole number of at least 1", "write for example city=8")
+      for units in ("0", "-3", "2.5", "x", "")),
+    command("embed: too many numbers", with_categories, "train t.csv --embed id=99999999999",
+            "n_units has to be a whole number from 1 to", "", ""),
+    command("embed: no such column", with_categories, "train t.csv --embed idd=2", "column 'idd' is not categorical",
+            "expected one that is", "did you mean 'id'?"),
+    command("embed: a column of numbers", with_categories, "train t.csv --embed a=2", "column 'a' is not categorical",
+            "expected one that is", "known are id"),
+    command("embed: no categories", with_table, "train t.csv --embed all", "no column is categorical", "--embed came",
+            "name those that are (--categorical)"),
+    *(command(f"plan: --embed {text}", nothing, f"plan --sizes 3,2 --embed {text}", f"--embed {text!r}",
+              "expected the categories of a column and its learned numbers", "write for example 1000x8")
+      for text in ("4", "4x", "4x2x1", "ax2", "-4x2")),
+    command("plan: more columns than there are", nothing, "plan --sizes 1,2 --embed 4x2,4x2",
+            "column has to be a whole number from 0 to 0", "", ""),
     command("no such categorical column", with_table, "train t.csv --categorical aa", "column is named 'aa'", "",
             "did you mean 'a'?"),
     command("a categorical target", with_table, "train t.csv --categorical y", "column 'y' is the target",
@@ -771,8 +857,10 @@ COMMANDS = (
     command("prediction: columns without names",
             lambda: (bad.put_model(of=bad.by_columns()), put_npz("x.npz", X=X[:, :2], y=Y)), "predict m.npz x.npz",
             "x.npz: ", "categorical", "give a text table"),
-    command("convert: text", lambda: put("t.csv", "a,b,y\n1,u,0\n2,v,1\n"), "convert t.csv o.d",
-            "column 'b' holds 'u'", "expected a number", "encode or drop it"),
+    command("convert: text without names", lambda: put("t.csv", "1,u,0\n2,v,1\n"), "convert t.csv o.d",
+            "column 1 (from 0) holds 'u'", "expected a number", "give the table a line of names"),
+    command("convert: no such categorical column", with_table, "convert t.csv o.d --categorical aa",
+            "column is named 'aa'", "", "did you mean 'a'?"),
     command("prediction: a model that is none", with_table, "predict t.csv t.csv", "is no gpumlp model", "damaged",
             "save it again"),
     command("prediction: too few features", lambda: (bad.put_model(), put("x.csv", "a,b\n1,2\n")),

@@ -9,7 +9,7 @@ import pytest
 
 import gpumlp
 import gpumlp.convert
-from gpumlp.data import OneHot, QuantileNormaliser, Standardiser, Table
+from gpumlp.data import Encoding, QuantileNormaliser, Standardiser, Table
 from gpumlp.errors import ConfigurationError, ModelFileError
 from gpumlp.formulas.activations import ACTIVATIONS
 from gpumlp.network.architecture import build_architecture
@@ -52,8 +52,38 @@ def by_quantiles():
 
 
 def by_columns():
-    columns = OneHot(("a", "b"), (None, ("", "unseen")))
+    columns = Encoding(("a", "b"), (None, ("", "unseen")))
     return replace(classifier(), columns=columns, feature_names=columns.feature_names)
+
+
+def by_codes(**options):
+    columns = Encoding(("a", "b", "c"), (None, ("", "u", "v"), None), frozenset("b"))
+    model = classifier(embeddings=[gpumlp.Embedding(1, 3, 2)], **options)
+    scaler = Standardiser.fit(X, columns.is_category)
+    return replace(model, columns=columns, feature_names=columns.feature_names, scaler=scaler)
+
+
+def coded(X):
+    """Return rows whose second feature is a code of three categories, or -1."""
+    return np.column_stack([X[:, 0], np.arange(len(X)) % 4 - 1, X[:, 2]])
+
+
+@pytest.mark.parametrize("n_models", [1, 3])
+def test_a_model_with_embeddings_comes_back_with_its_tables(n_models, tmp_path):
+    model = by_codes(n_models=n_models)
+    loaded = gpumlp.load(model.save(tmp_path / "model"))
+    assert loaded.network.architecture == model.network.architecture
+    assert np.array_equal(loaded.network.embeddings[0], model.network.embeddings[0])
+    assert loaded.columns == model.columns
+    assert np.array_equal(loaded.outputs(coded(X)), model.outputs(coded(X)))
+
+
+def test_a_model_whose_names_are_too_long_for_a_file_is_refused_before_it_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpumlp.saved_model.header.MAX_HEADER", 300)
+    for call in (by_codes().expect_saveable, lambda: by_codes().save(tmp_path / "m.npz")):
+        with pytest.raises(ModelFileError, match=r"names of the features and their categories take .* at most 300 b"):
+            call()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +101,8 @@ def test_a_model_that_is_saved_and_loaded_predicts_the_same(model, tmp_path):
 
 
 def test_a_file_has_the_lowest_version_that_can_say_what_is_in_it(tmp_path):
-    for model, version in ((classifier(), 1), (regression(), 1), (by_quantiles(), 2), (by_columns(), 2)):
+    versions = ((classifier(), 1), (regression(), 1), (by_quantiles(), 2), (by_columns(), 2), (by_codes(), 3))
+    for model, version in versions:
         with zipfile.ZipFile(model.save(tmp_path / "m.npz")) as archive:
             assert json.loads(archive.read(HEADER))["version"] == version
 

@@ -35,6 +35,7 @@ def convert(
     out: Out = None,
     target: opt.Target = None,
     header: opt.Header = None,
+    categorical: opt.Categorical = "",
     no_target: NoTarget = False,
     replace: Replace = False,
     max_size: MaxSize = None,
@@ -45,6 +46,9 @@ def convert(
     The folder is a DATA of its own for every command, and is mapped, not read. It appears whole or not at all.
 
     Values may be missing in the features (NaN, an empty cell): they are counted, and training refuses them.
+
+    Columns of text, and those named by --categorical, are numbers of their texts, which the manifest holds; they come
+    back as categorical columns. A value that is missing there is the text "".
     """
     if verify:
         print(in_words(data, verify_folder(data)) + "; the checksums are right")
@@ -62,6 +66,7 @@ def convert(
         with_target=not no_target,
         missing=True,
         limit=limit,
+        categorical=opt.column_names(categorical),
     )
     with ending_early():
         manifest = write_folder(blocks, out, replace=replace, max_bytes=limit)
@@ -79,6 +84,7 @@ def in_words(name: str, manifest: Manifest) -> str:
     X = manifest.arrays["X"]
     target = f"target {manifest.target_name!r}" if manifest.target_name else "a target"
     classes = "" if manifest.classes is None else f" of {len(manifest.classes):,} classes"
-    return f"{name}: {manifest.rows:,} rows, {X['shape'][1]:,} features ({X['dtype']}), " + (
+    of_these = f", {manifest.n_categorical:,} of these categorical" if manifest.n_categorical else ""
+    return f"{name}: {manifest.rows:,} rows, {X['shape'][1]:,} features ({X['dtype']}){of_these}, " + (
         target + classes if "Y" in manifest.arrays else "no target"
     )

@@ -44,7 +44,7 @@ def _torch(model: SavedModel, place: Path) -> str:
     sequential = convert.to_torch(model)
     import torch  # which is there, or to_torch would have said what is missing
 
-    modules = ", ".join(f"nn.{module!r}" for module in sequential)
+    modules = ", ".join(_spelled(module) for module in sequential)
     rebuild = f"nn.Sequential({modules}).to(torch.{model.network.dtype.name})"
     content: dict[str, Any] = {
         "state_dict": sequential.state_dict(),
@@ -54,7 +54,14 @@ def _torch(model: SavedModel, place: Path) -> str:
     }
     with writing(place) as file:
         torch.save(content, file)
-    return f'net = {rebuild}.eval(); net.load_state_dict(torch.load({str(place)!r})["state_dict"])'
+    needed = "import gpumlp.convert.torch_embedding; " if "gpumlp." in rebuild else ""
+    return f'{needed}net = {rebuild}.eval(); net.load_state_dict(torch.load({str(place)!r})["state_dict"])'
+
+
+def _spelled(module: Any) -> str:
+    """Return the Python that makes a module, of PyTorch or of gpumlp."""
+    own = type(module).__module__
+    return f"{own}.{module!r}" if own.startswith("gpumlp.") else f"nn.{module!r}"
 
 
 def _sklearn(model: SavedModel, place: Path) -> str:

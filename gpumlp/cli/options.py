@@ -86,6 +86,16 @@ Categorical = Annotated[
         "(csv, parquet and arrow files with names). Each category of the training rows becomes a feature of 0 and 1.",
     ),
 ]
+EmbedColumns = Annotated[
+    str | None,
+    option(
+        "--embed",
+        panel=DATA,
+        metavar="NAMES",
+        help='Learn some numbers for each category instead: "all" for the categorical columns of more than two '
+        "categories, or city=8,shop for these, with so many numbers or as many as is usual.",
+    ),
+]
 Hidden = Annotated[
     str,
     option(

@@ -9,8 +9,10 @@ import typer
 
 from gpumlp.backends.select import asked_for, choose
 from gpumlp.cli import options as opt
+from gpumlp.data.files import shortened
 from gpumlp.errors import ConfigurationError
 from gpumlp.network.architecture import build_architecture
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.members import Member
 from gpumlp.training.memory import plan_memory
 
@@ -21,6 +23,15 @@ Models = Annotated[int, typer.Option("--models", metavar="N", min=1, help="Netwo
 Rows = Annotated[int | None, typer.Option("--rows", metavar="N", min=1, help="Of the training set; one batch of them.")]
 ValidationRows = Annotated[
     int, typer.Option("--validation-rows", metavar="N", min=0, help="That are evaluated after each epoch.")
+]
+
+Embeddings = Annotated[
+    str,
+    typer.Option(
+        "--embed",
+        metavar="NxN,NxN",
+        help="Columns that are embedded, the categories of each and its learned numbers: 1000x8,50x4.",
+    ),
 ]
 
 
@@ -34,6 +45,7 @@ def plan(
     cost: opt.CostName = None,
     dropout: opt.Dropout = 0.0,
     normalisation: opt.Normalisation = None,
+    embed: Embeddings = "",
     optimizer: opt.Optimizer = "adam",
     batch_size: opt.BatchSize = "64",
     micro_batch: opt.MicroBatch = "none",
@@ -53,6 +65,7 @@ def plan(
         output or "softmax",
         cost or "categorical_cross_entropy",
         opt.normalisation_kinds(normalisation),
+        read_embeddings(embed),
     )
     if not 0 <= dropout < 1:
         raise ConfigurationError(f"--dropout {dropout:g}: expected a share from 0 up to, but not, 1")
@@ -75,3 +88,17 @@ def plan(
         return
     print(f"memory on {found.backend}, {architecture}, batch {batch_size}, {dtype}")
     print("\n".join(found.table()))
+
+
+def read_embeddings(text: str) -> tuple[Embedding, ...]:
+    """Read "1000x8,50x4" as embeddings of the first columns; which they are changes no number of bytes."""
+    found = []
+    for column, part in enumerate(part.strip() for part in text.split(",") if part.strip()):
+        numbers = part.lower().split("x")
+        if len(numbers) != 2 or not all(number.strip().isdecimal() for number in numbers):
+            raise ConfigurationError(
+                f"--embed {shortened(part)!r}: expected the categories of a column and its learned numbers; write for "
+                "example 1000x8,50x4"
+            )
+        found.append(Embedding(column, *(int(number) for number in numbers)))
+    return tuple(found)

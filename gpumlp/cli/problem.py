@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpumlp.cli.embedding import Embed
 from gpumlp.data import (
-    OneHot,
+    Encoding,
+    Recoder,
     Scaler,
     Standardiser,
     Table,
@@ -37,6 +39,7 @@ class Problem:
     y         (n_samples,) or (n_samples, n_out): the target as the table holds it
     targets   (n_samples,) codes of classes, or (n_samples, n_out) numbers
     classes   (n_classes,) sorted labels; None for a regression
+    recoder   makes the features of rows whenever they are asked for; None where the table holds them
     """
 
     table: Table
@@ -45,6 +48,37 @@ class Problem:
     y: Array
     targets: Array
     classes: Array | None
+    recoder: Recoder | None = None
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the features, if they have any."""
+        return self.table.feature_names if self.recoder is None else self.recoder.encoding.feature_names
+
+    @property
+    def n_features(self) -> int:
+        """Features that a network for it takes."""
+        return self.table.X.shape[1] if self.recoder is None else self.recoder.encoding.n_features
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the features."""
+        return self.table.X.dtype if self.recoder is None else self.recoder.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the features of a row."""
+        return self.dtype.itemsize * self.n_features
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the features of all rows."""
+        return len(self.y) * self.row_bytes
+
+    def features(self, rows: Array) -> Array:
+        """Return the features of some rows, by their numbers, before they are scaled."""
+        found: Array = self.table.X[rows]
+        return found if self.recoder is None else self.recoder.features(found)
 
     @property
     def n_out(self) -> int:
@@ -91,19 +125,33 @@ def split(problem: Problem, fraction: float | None, choosing: bool, seed: int) -
     return Parts(train, choice, test)
 
 
-def encode(problem: Problem, rows: Array) -> tuple[Problem, OneHot | None]:
-    """Return the problem with features for its categorical columns, as learned from some rows, and how they came about.
+def encode(problem: Problem, rows: Array, embed: Embed) -> tuple[Problem, Encoding | None]:
+    """Return the problem with features for its categorical columns, and how they come about, learned from some rows.
 
-    A problem without such columns is returned as it is, with None.
+    The features are made as they are asked for, and those of no row yet. A problem without such columns is returned as
+    it is, with None.
+    Raises   DataError if what is to be embedded is not categorical
     """
-    if problem.table.texts is None:
+    table = problem.table
+    if table.texts is None:
+        if embed:
+            raise DataError(
+                "no column is categorical, but --embed came; name those that are (--categorical), or leave it out"
+            )
         return problem, None
-    columns = OneHot.fit(problem.table, rows)
-    return replace(problem, table=columns.transform(problem.table)), columns
+    columns = Encoding.fit(table, rows, tuple(embed.units), embed.every)
+    return replace(problem, recoder=Recoder(columns, table)), columns
+
+
+def in_memory(problem: Problem) -> Problem:
+    """Return the problem with the features of all rows made, as they are to stay."""
+    if problem.recoder is None:
+        return problem
+    return replace(problem, table=problem.recoder.encoding.transform(problem.table), recoder=None)
 
 
 def feature_scaler(
-    problem: Problem, rows: Array, scaling: type[Scaler] | None, columns: OneHot | None
+    problem: Problem, rows: Array, scaling: type[Scaler] | None, columns: Encoding | None
 ) -> Scaler | None:
     """Return what scales the features as measured on some rows, if anything; the 0 and 1 of categories stay."""
     if scaling is None:

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpumlp.atomic import replacing
 from gpumlp.cli.problem import Array, Parts, Problem
-from gpumlp.data import Scaler, Standardiser
+from gpumlp.data import Encoding, Recoder, Scaler, Standardiser
 from gpumlp.data.files import about
 from gpumlp.data.limits import free_memory, parse_size
 from gpumlp.data.row_blocks import ArrayBlocks, ChangedBlocks, RowBlocks
 from gpumlp.data.statistics import ColumnStatistics
+from gpumlp.data.table import rows_per_block
 from gpumlp.errors import ConfigurationError, readable_bytes
 from gpumlp.saved_model import SavedModel
 from gpumlp.training.checkpoints import Checkpoints
@@ -48,9 +50,9 @@ def memory_of(text: str | None, begun: Path | None) -> int:
     return int(SHARE * free_memory())
 
 
-def keep_memory(checkpoints: Checkpoints, X: Array, memory: int) -> None:
+def keep_memory(checkpoints: Checkpoints, problem: Problem, memory: int) -> None:
     """Note beside checkpoints that are about to begin how many bytes the features may take, if it may ever matter."""
-    if NEAR * X.nbytes <= memory:
+    if NEAR * problem.n_bytes <= memory:
         return
     checkpoints.make_folder()
     if not checkpoints.have_begun:
@@ -68,23 +70,24 @@ def keep_memory(checkpoints: Checkpoints, X: Array, memory: int) -> None:
 
 def bytes_of_row(problem: Problem, is_scaled: bool, dtype: np.dtype[Any]) -> int:
     """Return what a row takes in a pool for a network of `dtype`, its target included."""
-    X, y = problem.table.X, problem.targets
-    of_x = dtype if is_scaled else kept_dtype(X.dtype, dtype)
-    n_bytes: int = of_x.itemsize * X.shape[1]
+    y = problem.targets
+    of_x = dtype if is_scaled else kept_dtype(problem.dtype, dtype)
+    n_bytes: int = of_x.itemsize * problem.n_features
     return n_bytes + (y.itemsize if problem.classes is not None else dtype.itemsize * y.shape[1])
 
 
-def pool_for(X: Array, memory: int, batch: int | str, row: int) -> Pool | None:
+def pool_for(problem: Problem, memory: int, batch: int | str, row: int) -> Pool | None:
     """Return how to train on features that do not fit into memory; None if they do.
 
     row      bytes that one takes in a pool
     Raises   ConfigurationError for a batch that needs them all there, or more than there is room for
     """
-    if X.nbytes <= memory:
+    needed = problem.n_bytes
+    if needed <= memory:
         return None
     if isinstance(batch, str):
         raise ConfigurationError(
-            f"--batch-size {batch} needs all rows in memory, {readable_bytes(X.nbytes)}, but --memory allows "
+            f"--batch-size {batch} needs all rows in memory, {readable_bytes(needed)}, but --memory allows "
             f"{readable_bytes(memory)}; give a number of rows, or allow more"
         )
     rows = int(OF_POOLS * memory) // (2 * row)
@@ -96,16 +99,16 @@ def pool_for(X: Array, memory: int, batch: int | str, row: int) -> Pool | None:
     return Pool(str(int(OF_POOLS * memory)))
 
 
-def few_enough(parts: Parts, X: Array, pool: Pool) -> Parts:
+def few_enough(parts: Parts, row_bytes: int, pool: Pool) -> Parts:
     """Return parts of which the one that chooses the epoch fits into memory; the rest of it is trained on."""
-    kept = that_fit(parts.choice, X, pool)
+    kept = that_fit(parts.choice, row_bytes, pool)
     freed = np.setdiff1d(parts.choice, kept)
     return replace(parts, choice=kept, train=np.sort(np.concatenate([parts.train, freed])))
 
 
-def that_fit(rows: Array, X: Array, pool: Pool) -> Array:
+def that_fit(rows: Array, row_bytes: int, pool: Pool) -> Array:
     """Return as many rows as may be in memory beside the pools."""
-    return spread(rows, max(1, parse_size(str(pool.size), "pool") // (2 * X.itemsize * X.shape[1])))
+    return spread(rows, max(1, parse_size(str(pool.size), "pool") // (2 * row_bytes)))
 
 
 def spread(rows: Array, most: int) -> Array:
@@ -118,18 +121,33 @@ def training_rows(problem: Problem, parts: Parts, model: SavedModel) -> RowBlock
     """Return the rows to train on, scaled as the model wants them."""
     without = np.sort(np.concatenate([parts.choice, parts.test]))
     blocks = ArrayBlocks(problem.table.X, problem.targets, without)
-    x_scaler, y_scaler, dtype = model.scaler, model.target_scaler, model.network.dtype
-    if x_scaler is None and y_scaler is None:
+    blocks.cut(rows_per_block(problem.n_features))
+    recoder, x_scaler, y_scaler, dtype = problem.recoder, model.scaler, model.target_scaler, model.network.dtype
+    if recoder is None and x_scaler is None and y_scaler is None:
         return blocks
 
-    def scaled(X: Array, Y: Array) -> tuple[Array, Array]:
+    def prepared(X: Array, Y: Array) -> tuple[Array, Array]:
+        X = X if recoder is None else recoder.features(X)
         X = X if x_scaler is None else x_scaler.transform(X, dtype)
         return X, Y if y_scaler is None else y_scaler.transform(Y, dtype)
 
-    return ChangedBlocks(blocks, scaled)
+    return ChangedBlocks(blocks, prepared, categories_of(recoder))
 
 
-def feature_scaler(problem: Problem, rows: Array, scaling: type[Scaler] | None) -> Scaler | None:
+def tell_unseen(problem: Problem) -> None:
+    """Log which categories no row has that is trained on."""
+    if problem.recoder is not None:
+        problem.recoder.tell_unseen()
+
+
+def categories_of(recoder: Recoder | None) -> dict[str, Array]:
+    """Return what a checkpoint must find again beside the rows for the same features."""
+    return {f"column {name}": places for name, places in (recoder.places if recoder else {}).items()}
+
+
+def feature_scaler(
+    problem: Problem, rows: Array, scaling: type[Scaler] | None, columns: Encoding | None
+) -> Scaler | None:
     """Return the scaling of the features, measured on some rows, a few at a time; None if none is wanted.
 
     Raises   ConfigurationError for one that needs all rows at once
@@ -141,21 +159,22 @@ def feature_scaler(problem: Problem, rows: Array, scaling: type[Scaler] | None) 
             f"--scale {scaling.name} needs all rows in memory, but they are streamed; give --scale standardise, or "
             "allow more by --memory"
         )
-    return standardiser(problem, rows)
+    return standardiser(problem, rows, None if columns is None else columns.is_category)
 
 
-def standardiser(problem: Problem, rows: Array) -> Standardiser:
-    """Measure mean and deviation of each feature, some rows at a time."""
-    X = problem.table.X
-    statistics = ColumnStatistics(X.shape[1])
-    for some in pieces(rows, X.shape[1]):
-        statistics.add(X[some])
-    return Standardiser.of_measures(statistics.mean, statistics.variance, statistics.least, statistics.largest)
+def standardiser(problem: Problem, rows: Array, kept: NDArray[np.bool_] | None = None) -> Standardiser:
+    """Measure mean and deviation of each feature, some rows at a time, but of those that are kept as they are."""
+    statistics = ColumnStatistics(problem.n_features)
+    for some in pieces(rows, problem.n_features):
+        statistics.add(problem.features(some))
+    of_each = statistics.mean, statistics.variance, statistics.least, statistics.largest
+    return Standardiser.of_measures(*of_each, kept)
 
 
-def predicted_for(model: SavedModel, X: Array, rows: Array) -> Array:
+def predicted_for(model: SavedModel, problem: Problem, rows: Array) -> Array:
     """Return the predictions for some rows, made a few at a time."""
-    return np.concatenate([model.predict(X[some]) for some in pieces(rows, X.shape[1])])
+    found = [model.predict(problem.features(some)) for some in pieces(rows, problem.n_features)]
+    return np.concatenate(found)
 
 
 def pieces(rows: Array, n_features: int) -> list[Array]:
@@ -164,9 +183,10 @@ def pieces(rows: Array, n_features: int) -> list[Array]:
     return [rows[start : start + most] for start in range(0, len(rows), most)]
 
 
-def in_words(X: Array, memory: int, pool: Pool) -> str:
+def in_words(problem: Problem, memory: int, pool: Pool) -> str:
     """Say that training streams, and why."""
+    needed, read = problem.n_bytes, parse_size(str(pool.size), "pool")
     return (
-        f"the features take {readable_bytes(X.nbytes)}, more than the {readable_bytes(memory)} allowed (--memory): "
-        f"they are streamed from their file, {readable_bytes(parse_size(str(pool.size), 'pool'))} at a time"
+        f"the features take {readable_bytes(needed)}, more than the {readable_bytes(memory)} allowed (--memory): "
+        f"they are streamed from their file, {readable_bytes(read)} at a time"
     )

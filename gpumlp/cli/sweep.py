@@ -13,9 +13,21 @@ import numpy as np
 import typer
 
 from gpumlp.cli import options as opt
+from gpumlp.cli.embedding import embeddings_of, read_embed
 from gpumlp.cli.errors import SOME_LOST, tell
 from gpumlp.cli.notes import notes_told
-from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, encode, feature_scaler, pose, split, target_scaler
+from gpumlp.cli.problem import (
+    DEFAULTS,
+    Array,
+    Parts,
+    Problem,
+    encode,
+    feature_scaler,
+    in_memory,
+    pose,
+    split,
+    target_scaler,
+)
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.cli.sweep_view import SweepView, print_table
 from gpumlp.data import Scaler, Standardiser, load_table
@@ -122,6 +134,7 @@ def sweep(
     standardise: opt.Standardise = False,
     scale: opt.Scale = None,
     categorical: opt.Categorical = "",
+    embed: opt.EmbedColumns = None,
     output: opt.Output = None,
     cost: opt.CostName = None,
     seed: SweepSeed = 0,
@@ -155,10 +168,12 @@ def sweep(
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigurationError(f"--out {out}: is a file, expected one; choose another folder")
     scaling, named = opt.scaler_kind(scale, standardise), opt.column_names(categorical)
+    embedded = read_embed(embed)
     problem = pose(load_table(data, target=target, header=opt.header_mode(header), categorical=named), task)
     parts = split(problem, val_fraction, False, seed)
     with notes_told(not quiet):
-        problem, columns = encode(problem, parts.train)
+        problem, columns = encode(problem, parts.train, embedded)
+        problem = in_memory(problem)
     default = DEFAULTS[problem.task]
     wanted = Sweep(
         found if epochs is None else {**found, "epochs": epochs},
@@ -173,6 +188,7 @@ def sweep(
         dtype,
         backend,
         device,
+        embeddings=embeddings_of(columns, embedded),
     )
     scalers = (
         feature_scaler(problem, parts.train, scaling, columns),

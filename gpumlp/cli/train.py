@@ -13,14 +13,26 @@ from gpumlp import __version__
 from gpumlp.backends import threads
 from gpumlp.cli import options as opt
 from gpumlp.cli import streaming
+from gpumlp.cli.embedding import embedded_in_words, embeddings_of, read_embed
 from gpumlp.cli.errors import printable, tell
 from gpumlp.cli.interruption import going_on
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.places import check_place
-from gpumlp.cli.problem import DEFAULTS, Array, Parts, Problem, encode, feature_scaler, pose, split, target_scaler
+from gpumlp.cli.problem import (
+    DEFAULTS,
+    Array,
+    Parts,
+    Problem,
+    encode,
+    feature_scaler,
+    in_memory,
+    pose,
+    split,
+    target_scaler,
+)
 from gpumlp.cli.scores import compare, in_words
 from gpumlp.cli.watching import Watchers, add_model, write_report
-from gpumlp.data import OneHot, Scaler, load_table
+from gpumlp.data import Encoding, Scaler, load_table
 from gpumlp.data.files import listed
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.network.network import Network
@@ -45,6 +57,7 @@ def train(
     standardise: opt.Standardise = False,
     scale: opt.Scale = None,
     categorical: opt.Categorical = "",
+    embed: opt.EmbedColumns = None,
     hidden: opt.Hidden = "100",
     activation: opt.ActivationNames = "relu",
     output: opt.Output = None,
@@ -92,6 +105,8 @@ def train(
 
     With --checkpoint a training that was broken off, by whatever, goes on with --resume as if it had not been.
 
+    With --embed a category is not a feature of its own: some numbers are learned for it, and take its column's place.
+
     Features that take more than --memory are streamed from their file, best from a data folder of `gpumlp convert`.
 
     The target of a regression is standardised for training, and predictions are scaled back.
@@ -117,18 +132,13 @@ def train(
         quiet=quiet,
     )
     monitors = watchers.monitors()
-    named = opt.column_names(categorical)
+    named, embedded = opt.column_names(categorical), read_embed(embed)
     problem = pose(load_table(data, target=target, header=opt.header_mode(header), categorical=named), task)
     parts = split(problem, val_fraction, early_stopping is not None, seed)
-    with notes_told(not quiet):
-        problem, columns = encode(problem, parts.train)
-    X, default, allowed = (
-        problem.table.X,
-        DEFAULTS[problem.task],
-        streaming.memory_of(memory, checkpoint if resume else None),
-    )
+    problem, columns = encode(problem, parts.train, embedded)
+    default, allowed = DEFAULTS[problem.task], streaming.memory_of(memory, checkpoint if resume else None)
     net = Network(
-        (X.shape[1], *opt.hidden_sizes(hidden), problem.n_out),
+        (problem.n_features, *opt.hidden_sizes(hidden), problem.n_out),
         opt.activation_names(activation),
         output or default[0],
         cost or default[1],
@@ -139,12 +149,16 @@ def train(
         device=device,
         precision=precision,
         seed=seed,
+        embeddings=embeddings_of(columns, embedded),
     )
-    # what has categories has been made, in memory
     row = streaming.bytes_of_row(problem, scaling is not None, net.dtype)
-    pool = streaming.pool_for(X, allowed, opt.batch_rows(batch_size), row) if columns is None else None
-    if pool is not None:
-        parts = streaming.few_enough(parts, X, pool)
+    pool = streaming.pool_for(problem, allowed, opt.batch_rows(batch_size), row)
+    with notes_told(not quiet):
+        if pool is None:
+            problem = in_memory(problem)
+        else:
+            parts = streaming.few_enough(parts, problem.row_bytes, pool)
+            streaming.tell_unseen(problem)
     trainer = Trainer(
         net,
         optimizer,
@@ -157,15 +171,17 @@ def train(
         micro_batch=opt.micro_batch_rows(micro_batch),
     )
     model = package(problem, net, parts.train, scaling, columns, pool)
+    if save is not None:
+        model.expect_saveable()
     if not quiet:
         if pool is not None:
-            tell(f"memory    {streaming.in_words(X, allowed, pool)}")
+            tell(f"memory    {streaming.in_words(problem, allowed, pool)}")
         training = f"{optimizer}, learning rate {lr:g}, {epochs} epochs at most, seed {seed}"
         describe(problem, parts, model, training, pool)
     best = KeepBest("validation_cost" if len(parts.choice) else "cost")
     with notes_told(not quiet), going_on(checkpoints, ctx.find_root().obj):
         if checkpoints is not None:
-            streaming.keep_memory(checkpoints, X, allowed)
+            streaming.keep_memory(checkpoints, problem, allowed)
         history = fit(problem, parts, model, trainer, epochs, best, watchers, monitors, save, checkpoints, resume, pool)
     result = close(problem, parts, model, history, best, pool) | {"batch_size": trainer.batch_size}
     print(as_object(result) if as_json else closing_line(result))
@@ -183,22 +199,22 @@ def package(
     net: Network,
     rows: Array,
     scaling: type[Scaler] | None,
-    columns: OneHot | None,
+    columns: Encoding | None,
     pool: Pool | None,
 ) -> SavedModel:
     """Return the network with all that belongs to it; scalings are measured on the training rows alone."""
-    table, classes = problem.table, problem.classes
+    names = problem.feature_names, problem.table.target_name
     if pool is None:
         scaler = feature_scaler(problem, rows, scaling, columns)
     else:
-        scaler = streaming.feature_scaler(problem, rows, scaling)
+        scaler = streaming.feature_scaler(problem, rows, scaling, columns)
     y_scaler = target_scaler(problem, net.architecture.cost, rows)
-    return SavedModel(net, problem.task, classes, table.feature_names, table.target_name, scaler, y_scaler, columns)
+    return SavedModel(net, problem.task, problem.classes, *names, scaler, y_scaler, columns)
 
 
 def describe(problem: Problem, parts: Parts, model: SavedModel, training: str, pool: Pool | None) -> None:
     """Tell on stderr what is about to be trained on what."""
-    net, X = model.network, problem.table.X
+    net = model.network
     kind = f"{len(problem.classes)} classes" if problem.classes is not None else f"{problem.n_out} target(s)"
     uses = [(parts.train, "to train"), (parts.choice, "to choose the epoch"), (parts.test, "held out to test")]
     rows = ", ".join(f"{len(part):,} {use}" for part, use in uses if len(part))
@@ -210,19 +226,28 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str, p
         if scaler
     ]
     tell(f"task      {problem.reason}")
-    tell(f"data      {len(X):,} rows, {X.shape[1]:,} features, {kind}; {rows}")
+    tell(f"data      {len(problem.y):,} rows, {problem.n_features:,} features, {kind}; {rows}")
     if model.columns is not None:
         counts = zip(model.columns.names, model.columns.categories, strict=True)
         told = listed(f"{name} ({len(texts)})" for name, texts in counts if texts is not None)
         tell(f"columns   {len(model.columns.names)}, of these with categories: {printable(told)}")
+    if embedded := embedded_in_words(model):
+        tell(f"embedded  {embedded}")
     if scaled:
         tell(f"scaling   {' and '.join(scaled)}, measured on the training rows; predictions are in the data's units")
-    largest = max(float(X.max()), -float(X.min())) if pool is None else 0.0
+    largest = largest_feature(problem, model.columns) if pool is None else 0.0
     if not model.scaler and largest > LARGE:
         tell(f"hint      features reach {largest:g}; --standardise usually helps")
     tell(f"network   {net.architecture}, {names}; {net.parameters.layout.n_trainable:,} parameters")
     tell(f"training  {training}")
     tell(f"device    {device_of(net)}, {threads.count()} threads, {net.dtype.name}")
+
+
+def largest_feature(problem: Problem, columns: Encoding | None) -> float:
+    """Return the largest absolute value of the features that are numbers."""
+    X = problem.table.X
+    of_each = np.maximum(X.max(axis=0), -X.min(axis=0).astype(np.float64))
+    return float(of_each.max(initial=0, where=True if columns is None else ~columns.is_category))
 
 
 def checkpoints_in(folder: Path | None, every: str, keep: int, resume: bool) -> Checkpoints | None:
@@ -253,14 +278,14 @@ def fit(
     """Train until the end and leave the network with its best weights; Ctrl-C or divergence saves them if wanted."""
 
     def rows(part: Array) -> tuple[Array, Array]:
-        X, Y = problem.table.X[part], problem.targets[part]
+        X, Y = problem.features(part), problem.targets[part]
         X = model.scaler.transform(X, model.network.dtype) if model.scaler else X
         return X, model.target_scaler.transform(Y, model.network.dtype) if model.target_scaler else Y
 
     beside = parts.choice if len(parts.choice) or not watchers.compare else parts.test
     X, Y = rows(parts.train) if pool is None else (streaming.training_rows(problem, parts, model), None)
     if pool is not None:
-        beside = streaming.that_fit(beside, problem.table.X, pool)
+        beside = streaming.that_fit(beside, problem.row_bytes, pool)
     first: list[Monitor] = [best]
     if watchers.report is not None:
         first.append(DeltaNorms(model.network, *rows(streaming.spread(parts.train, SAMPLE))))
@@ -294,8 +319,7 @@ def close(
         if len(rows)
     )
     assert best.best_epoch is not None
-    X = problem.table.X
-    found = model.predict(X[rows]) if pool is None else streaming.predicted_for(model, X, rows)
+    found = model.predict(problem.features(rows)) if pool is None else streaming.predicted_for(model, problem, rows)
     scores = compare(problem.task, found, problem.y[rows])
     net = model.network
     return {

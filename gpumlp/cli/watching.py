@@ -13,6 +13,7 @@ import typer
 
 from gpumlp.bench.environment import describe
 from gpumlp.bench.tables import count_text, time_text
+from gpumlp.cli.embedding import embedded_in_words
 from gpumlp.cli.places import writing
 from gpumlp.cli.problem import Array, Parts, Problem
 from gpumlp.cli.streaming import predicted_for
@@ -106,7 +107,7 @@ def write_report(
 
 def outcome(problem: Problem, model: SavedModel, rows: Array, what: str) -> Outcome:
     """Return what the model says of rows beside what is true."""
-    predicted, name = predicted_for(model, problem.table.X, rows), problem.table.target_name or "target"
+    predicted, name = predicted_for(model, problem, rows), problem.table.target_name or "target"
     if problem.classes is None:
         y = problem.targets[rows]
         several = tuple(f"{name} {k}" for k in range(y.shape[1])) if y.shape[1] > 1 else (name,)
@@ -134,9 +135,10 @@ def summary(
     scored = [name for name in ("accuracy", "r2", "rmse") if name in result]
     return {
         "task": problem.reason,
-        "data": f"{len(problem.table.X):,} rows, {problem.table.X.shape[1]:,} features",
+        "data": f"{len(problem.y):,} rows, {problem.n_features:,} features",
         "rows to": {use: f"{len(rows):,}" for use, rows in uses.items() if len(rows)},
         "features": "as they are" if model.scaler is None else model.scaler.name,
+        **({"embedded": told} if (told := embedded_in_words(model)) else {}),
         "batch size": result["batch_size"],
         **{name: options[name] for name in names if name in options},
         **{f"{result['part']} {name}": f"{result[name]:.5g}" for name in scored},

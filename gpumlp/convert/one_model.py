@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from gpumlp.data import Standardiser
+from gpumlp.data.files import listed
 from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.normalisation import BATCH, EPSILON, LAYER
 from gpumlp.formulas.registry import UNIT
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
 from gpumlp.saved_model.header import is_disguised
@@ -39,16 +42,23 @@ def one_of(model: SavedModel | Network, number: int) -> SavedModel:
     return replace(saved, network=net.alone(number))
 
 
-def folded_layers(model: SavedModel, purpose: str, normalises: bool = False) -> Layers:
+def folded_layers(model: SavedModel, purpose: str, normalises: bool = False, embeds: bool = False) -> Layers:
     """Return the layers of a single model in float64, standardisers made part of the first and the last one.
 
     W (x - mean) / scale + b = (W / scale) x + (b - (W / scale) mean), and the like for scaled targets.
     normalises   whether what is made can normalise; else what "batch" does with its running statistics becomes part of
                  the weights, too
-    Raises       ConfigurationError for a stack, for scaled targets behind an output activation, and for layers that are
-                 normalised by "layer" where that cannot be said
+    embeds       whether what is made can embed
+    Raises       ConfigurationError for a stack, for scaled targets behind an output activation, for layers that are
+                 normalised by "layer" and for embeddings where that cannot be said
     """
     net = model.network
+    if net.architecture.embeddings and not embeds:
+        numbers = listed(each.column for each in net.architecture.embeddings)
+        raise ConfigurationError(
+            f"{purpose} cannot embed codes of categories, as this model does in columns {numbers}; export to PyTorch, "
+            "ONNX or safetensors"
+        )
     if net.n_models > 1:
         raise ConfigurationError(
             f"{purpose} is one network, this is a stack of {net.n_models}; take one out of it: "
@@ -58,8 +68,9 @@ def folded_layers(model: SavedModel, purpose: str, normalises: bool = False) -> 
     scaler = standardiser_of(model, purpose)
     if scaler is not None:
         W, b = layers[0]
-        W = W / scaler.scale
-        layers[0] = (W, b - W @ scaler.mean)
+        mean, scale = scaling_of_inputs(net, scaler)
+        W = W / scale
+        layers[0] = (W, b - W @ mean)
     if model.target_scaler is not None:
         if spelled_as(net.architecture.activations[-1]) != "identity":
             raise ConfigurationError(
@@ -90,6 +101,24 @@ def standardiser_of(model: SavedModel, purpose: str) -> Standardiser | None:
     )
 
 
+def scaling_of_inputs(net: Network, scaler: Standardiser) -> tuple[HostArray, HostArray]:
+    """Return mean and scale of each number that the first layer reads: 0 and 1 of those that codes become.
+
+    Raises   ConfigurationError for codes that are scaled
+    """
+    means, scales, begin = [], [], 0
+    for each in net.architecture.embeddings:
+        if scaler.mean[each.column] != 0 or scaler.scale[each.column] != 1:
+            raise ConfigurationError(
+                f"column {each.column} is embedded, but its codes are scaled; leave them as they are, with mean 0 and "
+                "scale 1"
+            )
+        means += [scaler.mean[begin : each.column], np.zeros(each.n_units)]
+        scales += [scaler.scale[begin : each.column], np.ones(each.n_units)]
+        begin = each.column + 1
+    return np.concatenate([*means, scaler.mean[begin:]]), np.concatenate([*scales, scaler.scale[begin:]])
+
+
 def _with_statistics(W: HostArray, b: HostArray, of: dict[str, HostArray]) -> tuple[HostArray, HostArray]:
     """Return the layer that does what W, b and a normalisation with running statistics do one after another."""
     scale = of["gamma"] / np.sqrt(of["running_variance"].astype(np.float64) + EPSILON)
@@ -109,9 +138,14 @@ def network_of(
     dropout: list[float] | float = 0.0,
     backend: str | None = "auto",
     device: str | None = None,
+    n_columns: int | None = None,
+    embeddings: Sequence[Embedding] = (),
 ) -> Network:
-    """Return a network with the given weights, in their dtype."""
-    sizes = [layers[0][0].shape[1], *(len(b) for _, b in layers)]
+    """Return a network with the given weights, in their dtype.
+
+    n_columns   of X, where some are embedded; else as the first layer says
+    """
+    sizes = [n_columns or layers[0][0].shape[1], *(len(b) for _, b in layers)]
     net = Network(
         sizes,
         activation=hidden,
@@ -121,6 +155,7 @@ def network_of(
         dtype=layers[0][0].dtype.name,
         backend=backend,
         device=device,
+        embeddings=embeddings,
     )
     for l, (W, b) in enumerate(layers):
         net.set_weights(l, W, b)

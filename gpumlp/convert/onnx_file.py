@@ -15,6 +15,7 @@ from gpumlp.formulas.normalisation import EPSILON
 from gpumlp.formulas.onnx_nodes import onnx_formula
 from gpumlp.formulas.registry import UNIT
 from gpumlp.formulas.term import record
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
 from gpumlp.saved_model.files import write_file
@@ -62,7 +63,7 @@ class _Graph:
 
     def build(self) -> bytes:
         """Return the content of the file."""
-        now = self._scaled("X")
+        now = self._embedded(self._scaled("X"))
         for l, activation in enumerate(self.net.architecture.activations):
             now = self._activated(self._normalised(self._layer(now, l), l), activation, f"a{l + 1}")
         if self.net.n_models > 1:
@@ -99,6 +100,41 @@ class _Graph:
         X = self.add("Sub", [X, self.constant("x_mean", high)], "x_less_mean")
         X = self.add("Sub", [X, self.constant("x_mean_rest", mean - high)], "x_centred")
         return self.add("Div", [X, self.constant("x_scale", scale)], "x_scaled")
+
+    def _embedded(self, X: str) -> str:
+        """Put learned numbers in place of each code, those of a stack as (n_models, rows, numbers)."""
+        embeddings, parts, begin = self.net.architecture.embeddings, [], 0
+        for i, (each, E) in enumerate(zip(embeddings, self.net.embeddings, strict=True)):
+            parts += [self._columns(X, begin, each.column), self._looked_up(X, i, each, E)]
+            begin = each.column + 1
+        parts.append(self._columns(X, begin, self.net.sizes[0]))
+        return self.add("Concat", [part for part in parts if part], "a0", axis=-1) if embeddings else X
+
+    def _columns(self, X: str, begin: int, end: int) -> str:
+        """Return some columns as they are, for each model of a stack; nothing where there are none."""
+        if begin == end:
+            return ""
+        columns = self.constant(f"columns{begin}", np.arange(begin, end))
+        found = self.add("Gather", [X, columns], f"numbers{begin}", axis=1)
+        if self.net.n_models == 1:
+            return found
+        shape = self.constant(f"models{begin}", np.array([self.net.n_models, 1, 1]))
+        return self.add("Expand", [found, shape], f"numbers{begin}_of_models")
+
+    def _looked_up(self, X: str, i: int, embedding: Embedding, E: HostArray) -> str:
+        """Return the rows of a table by their codes; behind the last one are zeros, for all that is no code."""
+        unknown = self.constant(f"unknown{i}", np.array(float(embedding.n_categories)))
+        code = self.add("Gather", [X, self.constant(f"column{i}", np.array(embedding.column))], f"code{i}", axis=1)
+        whole = self.add("Equal", [code, self.add("Floor", [code], f"floor{i}")], f"whole{i}")
+        least = self.add("GreaterOrEqual", [code, self.constant(f"first{i}", np.array(0.0))], f"least{i}")
+        inside = self.add("And", [least, self.add("Less", [code, unknown], f"most{i}")], f"inside{i}")
+        known = self.add("And", [whole, inside], f"known{i}")
+        place = self.add("Where", [known, code, unknown], f"place{i}")
+        number = self.add("Cast", [place], f"number{i}", to=self.onnx.TensorProto.INT64)
+        table = np.concatenate([E, np.zeros_like(E[:, :1])], axis=1)
+        alone = self.net.n_models == 1
+        name = self.constant(f"E{i}", table[0] if alone else table)
+        return self.add("Gather", [name, number], f"embedded{i}", axis=0 if alone else 1)
 
     def _layer(self, a: str, l: int) -> str:
         """Return z = a W^T + b: of one model with (rows, out) values, of a stack with (n_models, rows, out)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from gpumlp.convert.one_model import Layers, as_model, folded_layers, network_of
 from gpumlp.errors import BackendUnavailable, ConfigurationError
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
 from gpumlp.formulas.normalisation import EPSILON
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
 from gpumlp.shapes import HostArray
@@ -42,18 +44,18 @@ def to_torch(model: SavedModel | Network) -> Any:
     """Return a torch.nn.Sequential, in evaluation mode, that gives the model's output activations.
 
     Each layer is nn.Linear, then nn.LayerNorm or nn.BatchNorm1d if it is normalised, then the module of its activation
-    (none for identity), then nn.Dropout if it has any. The
-    output activation is the last module: nn.Softmax(dim=-1) or nn.Sigmoid for probabilities; a loss that wants logits
-    is given those of sequential[:-1]. Scalers are folded into the weights, in the network's dtype: where a feature's
-    mean is many deviations away from 0, float32 loses digits.
+    (none for identity), then nn.Dropout if it has any. The output activation is the last module: nn.Softmax(dim=-1) or
+    nn.Sigmoid for probabilities; a loss that wants logits is given those of sequential[:-1]. The first module is
+    gpumlp.convert.torch_embedding.EmbeddedColumns where columns are embedded. Scalers are folded into the weights, in
+    the network's dtype: where a feature's mean is many deviations away from 0, float32 loses digits.
 
     Raises   BackendUnavailable without PyTorch; ConfigurationError for a stack and for activations it does not have
     """
     torch = _torch("to_torch")
     model = as_model(model)
-    layers = folded_layers(model, "an nn.Sequential", normalises=True)
+    layers = folded_layers(model, "an nn.Sequential", normalises=True, embeds=True)
     dtype, net = getattr(torch, model.network.dtype.name), model.network
-    modules = []
+    modules = [_embedded(torch, net, dtype)] if net.architecture.embeddings else []
     behind = zip(net.architecture.activations, (*net.dropout, 0.0), (*net.normalising, {}), strict=True)
     for (W, b), (activation, rate, of_layer) in zip(layers, behind, strict=True):
         linear = torch.nn.Linear(W.shape[1], W.shape[0], dtype=dtype)
@@ -68,6 +70,17 @@ def to_torch(model: SavedModel | Network) -> Any:
         if rate:
             modules.append(torch.nn.Dropout(rate))
     return torch.nn.Sequential(*modules).eval()
+
+
+def _embedded(torch: Any, net: Network, dtype: Any) -> Any:
+    """Return the module that reads codes, with what a network has learned of them."""
+    from gpumlp.convert.torch_embedding import EmbeddedColumns
+
+    module = EmbeddedColumns(net.sizes[0], [astuple(each) for each in net.architecture.embeddings]).to(dtype)
+    with torch.no_grad():
+        for table, E in zip(module.tables, net.embeddings, strict=True):
+            table.weight[:-1] = torch.from_numpy(E[0].copy())
+    return module
 
 
 def _normalisation(torch: Any, of_layer: dict[str, HostArray], dtype: Any) -> Any:
@@ -100,6 +113,8 @@ def from_torch(
 ) -> Network:
     """Return the network that an nn.Sequential of nn.Linear, activations and nn.Dropout is, in its dtype.
 
+    EmbeddedColumns, as to_torch makes them, may be its first module.
+
     output   the activation to put behind the last nn.Linear, where the loss brought it: "softmax" for
              nn.CrossEntropyLoss, "sigmoid" for nn.BCEWithLogitsLoss; None: the one that is there, else identity
     cost     None: the one matched with softmax or sigmoid, else quadratic
@@ -108,21 +123,41 @@ def from_torch(
     torch = _torch("from_torch")
     if not isinstance(sequential, torch.nn.Sequential):
         raise ConfigurationError(f"{type(sequential).__name__} is no torch.nn.Sequential; give one")
-    layers, activations, rates = _read(torch, sequential)
+    embedded, modules = _embedded_first(list(sequential))
+    layers, activations, rates = _read(torch, modules)
     if output is not None and activations[-1] != "identity":
         raise ConfigurationError(f"output={output!r}, but the last module is {activations[-1]} already; leave it away")
     last = output or activations[-1]
     if rates.pop():
         raise ConfigurationError("nn.Dropout stands behind the output; leave it away")
-    return network_of(layers, activations[:-1], last, cost or COSTS.get(last, "quadratic"), rates, backend, device)
+    net = network_of(
+        layers, activations[:-1], last, cost or COSTS.get(last, "quadratic"), rates, backend, device, *_inputs(embedded)
+    )
+    for i, table in enumerate(embedded.tables if embedded is not None else ()):
+        net.set_embedding(i, table.weight.detach().cpu().numpy()[:-1])
+    return net
 
 
-def _read(torch: Any, sequential: Any) -> tuple[Layers, list[str], list[float]]:
+def _embedded_first(modules: list[Any]) -> tuple[Any, list[Any]]:
+    """Return the module that reads codes, None without one, and the modules behind it."""
+    from gpumlp.convert.torch_embedding import EmbeddedColumns
+
+    return (modules[0], modules[1:]) if modules and isinstance(modules[0], EmbeddedColumns) else (None, modules)
+
+
+def _inputs(embedded: Any) -> tuple[int | None, tuple[Embedding, ...]]:
+    """Return how many columns there are, None for what the first layer says, and which are embedded."""
+    if embedded is None:
+        return None, ()
+    return embedded.n_columns, tuple(Embedding(*each) for each in embedded.embeddings)
+
+
+def _read(torch: Any, modules: list[Any]) -> tuple[Layers, list[str], list[float]]:
     """Return the layers, and the activation and the dropout rate behind each."""
     layers: Layers = []
     activations: list[str] = []
     rates: list[float] = []
-    for place, module in enumerate(sequential):
+    for place, module in enumerate(modules):
         if isinstance(module, torch.nn.Linear):
             layers.append(_linear(module))
             activations.append("")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +12,7 @@ from gpumlp.errors import ModelFileError, TensorsFileError
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
 from gpumlp.saved_model.files import expect_model_file, write_file
-from gpumlp.saved_model.header import arrays_of, header_of, read_header
+from gpumlp.saved_model.header import arrays_of, header_of, read_header, spelled_header
 from gpumlp.saved_model.loading import restore
 from gpumlp.saved_model.npz import expect_array
 from gpumlp.shapes import HostArray
@@ -31,7 +30,7 @@ def save_safetensors(model: SavedModel | Network, path: str | Path) -> Path:
     Raises   ModelFileError if it cannot be written; an old file then stays as it was
     """
     model = as_model(model)
-    parts = tensor_parts({ENTRY: json.dumps(header_of(model))}, arrays_of(model))
+    parts = tensor_parts({ENTRY: spelled_header(header_of(model))}, arrays_of(model))
     return write_file(Path(path), b"".join(parts))
 
 

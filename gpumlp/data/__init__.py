@@ -2,7 +2,7 @@
 
 from gpumlp.data.blocks import Blocks
 from gpumlp.data.builtin import BUILTIN, load_builtin, load_table
-from gpumlp.data.categories import OneHot, expect_columns
+from gpumlp.data.categories import Encoding, Recoder, expect_columns
 from gpumlp.data.folder import Manifest, verify_folder, write_folder
 from gpumlp.data.readers import open_blocks, read_table
 from gpumlp.data.scaling import SCALERS, QuantileNormaliser, Scaler, Standardiser, scaler_named
@@ -14,9 +14,10 @@ __all__ = [
     "BUILTIN",
     "SCALERS",
     "Blocks",
+    "Encoding",
     "Manifest",
-    "OneHot",
     "QuantileNormaliser",
+    "Recoder",
     "Scaler",
     "Standardiser",
     "Table",

@@ -53,7 +53,7 @@ class Blocks:
                 f"{self.name}: no rows {start} to {stop}, expected 0 <= start < stop <= {self.n_rows or 'the end'}; "
                 "rows are counted from 0"
             )
-        return self._rows(start, stop, f"{self.name}: rows {start} to {stop}")
+        return self._with_texts(self._rows(start, stop, f"{self.name}: rows {start} to {stop}"))
 
     def gather(self) -> Table:
         """Return all rows; raise DataError if they take more memory than is allowed."""
@@ -61,6 +61,10 @@ class Blocks:
             table = self._rows(0, self.n_rows, "the table")
         else:
             table = self._table(*gathered((part.X, part.y) for part in self))
+        return self._with_texts(table)
+
+    def _with_texts(self, table: Table) -> Table:
+        """Return rows with the texts that were met so far."""
         return table if self.texts is None else replace(table, texts=self.texts())
 
     def _rows(self, start: int, stop: int, what: str) -> Table:
@@ -127,11 +131,16 @@ def expect_room_for_labels(labels: list[Array], n_rows: int) -> None:
 
 
 def blocks_of_arrays(
-    X: Any, y: Any, feature_names: tuple[str, ...] | None = None, target_name: str | None = None, name: str = "the data"
+    X: Any,
+    y: Any,
+    feature_names: tuple[str, ...] | None = None,
+    target_name: str | None = None,
+    name: str = "the data",
+    texts: Texts | None = None,
 ) -> Blocks:
     """Return arrays of whatever gives rows by slices, mapped files among them, as Blocks."""
     n_rows = len(X)
-    head = Table(X[:1], None if y is None else y[:1], feature_names, target_name)
+    head = Table(X[:1], None if y is None else y[:1], feature_names, target_name, texts)
     expect_as_many(n_rows, n_rows if y is None else len(y))
 
     def pieces(start: int) -> Iterator[Piece]:
@@ -140,8 +149,8 @@ def blocks_of_arrays(
             rows = slice(first, first + step)
             yield X[rows], None if y is None else y[rows]
 
-    y_dtype = None if head.y is None else head.y.dtype
-    return Blocks(pieces, n_rows, head.X.shape[1], head.X.dtype, y_dtype, feature_names, target_name, name)
+    y_dtype, known = None if head.y is None else head.y.dtype, _known(texts)
+    return Blocks(pieces, n_rows, head.X.shape[1], head.X.dtype, y_dtype, feature_names, target_name, name, known)
 
 
 def blocks_of(source: Iterable[Any], name: str = "the blocks") -> Blocks:
@@ -175,8 +184,14 @@ def blocks_of(source: Iterable[Any], name: str = "the blocks") -> Blocks:
                 yield table.X[start:], None if table.y is None else table.y[start:]
             start = max(0, start - len(table.X))
 
-    y_dtype = None if head.y is None else head.y.dtype
-    return Blocks(pieces, None, head.X.shape[1], head.X.dtype, y_dtype, head.feature_names, head.target_name, name)
+    y_dtype, known = None if head.y is None else head.y.dtype, _known(head.texts)
+    names = head.feature_names, head.target_name
+    return Blocks(pieces, None, head.X.shape[1], head.X.dtype, y_dtype, *names, name, known)
+
+
+def _known(texts: Texts | None) -> Callable[[], Texts | None] | None:
+    """Return what gives texts that are known beforehand."""
+    return None if texts is None else lambda: texts
 
 
 def streamed_rows(
@@ -233,3 +248,5 @@ def _expect_alike(table: Table, head: Table, name: str) -> None:
             f"{name}: a block has {shapes[0][0]} features and a target of {kinds[0]}, expected {shapes[1][0]} and "
             f"{kinds[1]} as in the first; give the same columns in each"
         )
+    if table.texts != head.texts:
+        raise DataError(f"{name}: a block has other texts than the first, expected the same; code all blocks alike")

@@ -16,18 +16,18 @@ from typing import Any, NoReturn
 
 from gpumlp.atomic import new_mode, sync_folder
 from gpumlp.data.blocks import Blocks, blocks_of_arrays
-from gpumlp.data.files import Parts, Request, about, expect_file, listed, one_line
+from gpumlp.data.files import PartsWithTexts, Request, about, expect_file, listed, nearest, one_line, shortened
 from gpumlp.data.npy_writer import NpyWriter
 from gpumlp.data.numpy_files import load_npy
 from gpumlp.data.statistics import ColumnStatistics
-from gpumlp.data.table import Array, check_finite
+from gpumlp.data.table import Array, Texts, check_finite
 from gpumlp.data.targets import Classes
 from gpumlp.errors import DataError, readable_bytes
 
 ENDING, MANIFEST = ".d", "manifest.json"
 FILES = {"X": "X.npy", "Y": "Y.npy"}
 SHARE = 0.75  # of the disk that is free
-FORMAT, VERSION = "gpumlp data", 1
+FORMAT, VERSION = "gpumlp data", 2  # 2 has the texts of categorical columns
 MAX_MANIFEST = 1 << 28  # bytes; that of a million features stays below
 
 
@@ -38,6 +38,7 @@ class Manifest:
     arrays        {"X": {"dtype", "shape", "sha256"}, "Y": the same}; without a target there is no "Y"
     statistics    {"X": {"count", "mean", "variance", "min", "max", "missing"}, "Y": the same}; none of a text
     classes       the distinct labels, sorted; None for a regression
+    texts         Table's: of each categorical column the texts that X holds the places of; None if there is none
     """
 
     rows: int
@@ -46,6 +47,12 @@ class Manifest:
     target_name: str | None
     classes: list[Any] | None
     statistics: dict[str, dict[str, list[Any]]]
+    texts: Texts | None = None
+
+    @property
+    def n_categorical(self) -> int:
+        """Columns that are categorical."""
+        return sum(of_column is not None for of_column in self.texts or ())
 
     @property
     def n_missing(self) -> int:
@@ -159,7 +166,10 @@ def _write_arrays(blocks: Blocks, making: Path, limit: int) -> Manifest:
         (making / FILES["Y"]).unlink()
     arrays = {name: _description(making / FILES[name]) for name in (("X", "Y") if has_target else ("X",))}
     both = {"X": statistics.as_lists()} | ({"Y": y_statistics.as_lists()} if y_statistics else {})
-    return Manifest(n_rows, arrays, blocks.feature_names, blocks.target_name, classes.found(), both)
+    texts = None if blocks.texts is None else blocks.texts()
+    if texts is not None and blocks.feature_names is None:
+        raise DataError(f"{blocks.name}: columns of text need names, by which they are found again; name all features")
+    return Manifest(n_rows, arrays, blocks.feature_names, blocks.target_name, classes.found(), both, texts)
 
 
 @contextmanager
@@ -176,9 +186,10 @@ def _description(path: Path) -> dict[str, Any]:
 
 
 def _as_object(manifest: Manifest) -> dict[str, Any]:
+    texts = None if manifest.texts is None else [of_column and list(of_column) for of_column in manifest.texts]
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": 1 if texts is None else VERSION,  # so that earlier versions of gpumlp read what they can
         "written_by": version("gpumlp"),
         "rows": manifest.rows,
         "arrays": manifest.arrays,
@@ -186,7 +197,7 @@ def _as_object(manifest: Manifest) -> dict[str, Any]:
         "target_name": manifest.target_name,
         "classes": manifest.classes,
         "statistics": manifest.statistics,
-    }
+    } | ({} if texts is None else {"texts": texts})
 
 
 # ---------------------------------------------------------------- reading
@@ -200,20 +211,21 @@ def is_data_folder(path: Path) -> bool:
         return False
 
 
-def read_data_folder(path: Path, request: Request) -> Parts:
+def read_data_folder(path: Path, request: Request) -> PartsWithTexts:
     """Return X and y of a data folder, both mapped; checksums are not looked at, see `verify_folder`."""
     with about(path):
         manifest = read_manifest(path)
         wanted = _expect_target(manifest, request)
+        _expect_categorical(manifest, request)
         X = _mapped(path, manifest, "X")
         y = _mapped(path, manifest, "Y") if wanted else None
-        return X, y, manifest.feature_names, manifest.target_name if wanted else None
+        return X, y, manifest.feature_names, manifest.target_name if wanted else None, manifest.texts
 
 
 def open_data_folder(path: Path, request: Request) -> Blocks:
     """Return a data folder as Blocks."""
-    X, y, names, target_name = read_data_folder(path, request)
-    return blocks_of_arrays(X, y, names, target_name, str(path))
+    X, y, names, target_name, texts = read_data_folder(path, request)
+    return blocks_of_arrays(X, y, names, target_name, str(path), texts)
 
 
 def verify_folder(path: str | Path) -> Manifest:
@@ -247,9 +259,9 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise DataError(f"is no data folder: {MANIFEST} does not say so; make one with `gpumlp convert`")
-    if found.get("version") != VERSION:
+    if found.get("version") not in range(1, VERSION + 1):
         raise DataError(
-            f"has format version {found.get('version')!r}, expected {VERSION}; it was written by gpumlp "
+            f"has format version {found.get('version')!r}, expected 1 to {VERSION}; it was written by gpumlp "
             f"{found.get('written_by')!r}, install that or convert the data again"
         )
     return _checked(found)
@@ -293,7 +305,24 @@ def _checked(found: dict[str, Any]) -> Manifest:
     missing = of_x.get("missing") if isinstance(of_x, dict) else None
     if statistics is None or not isinstance(missing, list) or not all(type(n) is int for n in missing):
         _refuse("statistics", statistics, "those of X, with whole numbers that are missing")
-    return Manifest(rows, arrays, None if names is None else tuple(names), target_name, classes, statistics)
+    names = None if names is None else tuple(names)
+    return Manifest(rows, arrays, names, target_name, classes, statistics, _checked_texts(found, names))
+
+
+def _checked_texts(found: dict[str, Any], names: tuple[str, ...] | None) -> Texts | None:
+    texts = found.get("texts")
+    if texts is None:
+        return None
+    if not isinstance(texts, list) or names is None or len(texts) != len(names):
+        _refuse("texts", texts, "a list of texts, or null, for each named feature")
+    for name, of_column in zip(names, texts, strict=True):
+        if of_column is None:
+            continue
+        if not (isinstance(of_column, list) and of_column and all(isinstance(text, str) for text in of_column)):
+            _refuse(f"texts of {shortened(name)!r}", of_column, "a list of one text or more")
+        if len(set(of_column)) != len(of_column):
+            _refuse(f"texts of {shortened(name)!r}", of_column, "each once")
+    return tuple(of_column and tuple(of_column) for of_column in texts)
 
 
 def _refuse(name: str, found: Any, expected: str) -> NoReturn:
@@ -311,6 +340,29 @@ def _expect_target(manifest: Manifest, request: Request) -> bool:
     if request.with_target and not there:
         raise DataError("holds features alone, expected a target; convert the data again with one")
     return there and (request.with_target or request.target is not None)
+
+
+def _expect_categorical(manifest: Manifest, request: Request) -> None:
+    """Raise DataError if columns of text are not wanted, or one is wanted as text that was converted to numbers."""
+    names = manifest.feature_names or ()
+    of_text = [name for name, texts in zip(names, manifest.texts or (), strict=False) if texts is not None]
+    if request.categorical is None and of_text:
+        raise DataError(
+            f"column {shortened(of_text[0])!r} holds text, expected numbers; read it with categorical=(), or drop it "
+            "and convert the data again"
+        )
+    for name in request.categorical or ():
+        if name == manifest.target_name and "Y" in manifest.arrays:
+            raise DataError(
+                f"column {shortened(name)!r} is the target, expected a feature as categorical; leave it out"
+            )
+        if name not in names:
+            raise DataError(f"no categorical column is named {shortened(name)!r}; {nearest(name, names)}")
+        if name not in of_text:
+            raise DataError(
+                f"column {shortened(name)!r} holds numbers, expected text as categorical; convert the data again with "
+                f"--categorical {shortened(name)}"
+            )
 
 
 def _mapped(path: Path, manifest: Manifest, name: str) -> Array:

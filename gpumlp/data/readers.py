@@ -43,7 +43,7 @@ KINDS = (
     FileKind((".h5", ".hdf5"), hdf5.open_hdf5),
     FileKind((".svmlight", ".svmlight.gz", ".libsvm", ".libsvm.gz", ".svm", ".svm.gz"), svmlight.open_svmlight),
 )
-DATA_FOLDER = FileKind((folder.ENDING,), folder.open_data_folder, folder.read_data_folder)
+DATA_FOLDER = FileKind((folder.ENDING,), folder.open_data_folder, folder.read_data_folder, text=True)
 
 
 def read_table(
@@ -62,7 +62,7 @@ def read_table(
     header       whether line 1 of a text table holds names; see `read_delimited` for "auto"
     with_target  False: the file holds features alone, save what `target` names
     categorical  columns whose values are texts, be they numbers or not; those that hold text and no number are, too.
-                 See Table.texts, and OneHot for what to do with them. Without it text is refused
+                 See Table.texts, and Encoding for what to do with them. Without it text is refused
     Raises       DataError for whatever is wrong with the file, in one line that begins with its name, and if it takes
                  more memory than `data_limit` allows; large .npy files and data folders are mapped and take none
     """
@@ -70,10 +70,7 @@ def read_table(
     path, request = Path(path), Request(target, header, with_target, categorical=named)
     kind = _kind_of(path)
     with about(path):
-        if named and not kind.text:
-            raise DataError(
-                f"its columns cannot be categorical, but {listed(named)} came; give a text table, Parquet or Arrow file"
-            )
+        _expect_text(kind, named)
         table = kind.open(path, request).gather() if kind.read is None else Table(*kind.read(path, request))
         check_finite(table)
     return table
@@ -87,18 +84,29 @@ def open_blocks(
     with_target: bool = True,
     missing: bool = False,
     limit: int | None = None,
+    categorical: Iterable[str] | None = None,
 ) -> Blocks:
     """Return a data set as Blocks, which may be larger than memory; see `read_table` for what is the same.
 
     source    a path, or an iterable that gives X, (X, y) or Table of some rows at a time
-    missing   values may be missing in the features of a table and are read as NaN; no value is checked here
+    missing   values may be missing in the features of a table and are read as NaN, of a column of text as the text "";
+              no value is checked here
     limit     bytes that a packed file may unpack to; `data_limit` by default
     """
     if not isinstance(source, str | Path):
         return blocks_of(source)
-    path = Path(source)
+    path, named = Path(source), None if categorical is None else tuple(categorical)
+    kind = _kind_of(path)
     with about(path):
-        return _kind_of(path).open(path, Request(target, header, with_target, missing, limit))
+        _expect_text(kind, named)
+        return kind.open(path, Request(target, header, with_target, missing, limit, named))
+
+
+def _expect_text(kind: FileKind, named: tuple[str, ...] | None) -> None:
+    if named and not kind.text:
+        raise DataError(
+            f"its columns cannot be categorical, but {listed(named)} came; give a text table, Parquet or Arrow file"
+        )
 
 
 def _kind_of(path: Path) -> FileKind:

@@ -115,12 +115,18 @@ class ChangedBlocks:
     """Other blocks, whose rows are changed as they come.
 
     change   change(X, Y) -> X, Y of as many rows
+    by       arrays by name that the change depends on, if any
     """
 
     is_fixed = False
 
-    def __init__(self, blocks: RowBlocks, change: Callable[[Array, Array], tuple[Array, Array]]) -> None:
-        self.blocks, self.change = blocks, change
+    def __init__(
+        self,
+        blocks: RowBlocks,
+        change: Callable[[Array, Array], tuple[Array, Array]],
+        by: dict[str, Array] | None = None,
+    ) -> None:
+        self.blocks, self.change, self.by = blocks, change, by or {}
 
     def survey(self) -> Iterator[Block]:
         """Yield all rows as they stand."""
@@ -135,8 +141,8 @@ class ChangedBlocks:
         return map(self._changed, self.blocks.read(order))
 
     def arrays(self) -> dict[str, Array]:
-        """Return those of the others."""
-        return self.blocks.arrays()
+        """Return those of the others, and what they are changed by."""
+        return self.blocks.arrays() | self.by
 
     def _changed(self, block: Block) -> Block:
         return Block(block.start, *self.change(block.X, block.Y))

@@ -58,6 +58,16 @@ def texts_by_codes(codes: dict[int, Codes], features: Iterable[int]) -> Texts | 
     return tuple(tuple(codes[i]) if i in codes else None for i in features) if codes else None
 
 
+def codes_of(values: Array, n_texts: int, name: str) -> NDArray[np.int64]:
+    """Return the values of a feature of text as places in its texts; raise DataError if one is none."""
+    if not ((values >= 0) & (values < n_texts) & (values == np.floor(values))).all():
+        raise DataError(
+            f"column {name!r} holds values that are no places in its {n_texts:,} texts, expected whole numbers from 0; "
+            "read or convert the data again"
+        )
+    return values.astype(np.int64)
+
+
 def expect_room_for_codes(codes: dict[int, Codes]) -> None:
     """Raise DataError if columns hold more different texts than `data_limit` allows."""
     n_texts = sum(map(len, codes.values()))

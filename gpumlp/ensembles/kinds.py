@@ -71,11 +71,11 @@ def kind_of(job: Job, data: DataShape, rules: dict[int, tuple[UpdateRule, Hashab
 
 
 def _of_architecture(net: Architecture, labels: bool) -> tuple[Hashable, ...]:
-    """Return depth, outer sizes, output and cost; everything where a layer is normalised."""
+    """Return depth, outer sizes, what is embedded, output and cost; everything where a layer is normalised."""
     normalised = any(net.normalisation)
     sizes = net.sizes if normalised else (net.sizes[0], net.sizes[-1])
     activations = net.activations if normalised else net.activations[-1:]
-    return net.n_layers, sizes, activations, net.normalisation, _of_cost(net.cost, net, labels)
+    return net.n_layers, sizes, net.embeddings, activations, net.normalisation, _of_cost(net.cost, net, labels)
 
 
 def _of_cost(cost: Cost, net: Architecture, labels: bool) -> Hashable:

@@ -105,7 +105,7 @@ def plan(
         kinds.setdefault(kind_of(job, data, rules), []).append(number)
     stacks = []
     for numbers in kinds.values():
-        sizes = [jobs[i].member.architecture.sizes for i in numbers]
+        sizes = [jobs[i].member.architecture.widths for i in numbers]
         for part in cut(sizes, PADDED if there.pads_models else PACKED):
             alike = sorted((numbers[i] for i in part), key=lambda i: (_looks(jobs[i], there.pads_models), i))
             stacks += [_stack(jobs, some, n, there) for some, n in _fitting(jobs, alike, data, there, memory)]
@@ -150,14 +150,16 @@ def _fitting(
 
 
 def _stack(jobs: Sequence[Job], numbers: list[int], n_bytes: int, backend: Backend) -> Stack:
-    sizes = np.array([jobs[i].member.architecture.sizes for i in numbers])
+    nets = [jobs[i].member.architecture for i in numbers]
+    sizes = np.array([net.sizes for net in nets])
     smallest, largest = (tuple(int(n) for n in of(axis=0)) for of in (sizes.min, sizes.max))
     launches = _launches([jobs[i] for i in numbers]) if backend.pads_models else 0
-    return Stack(tuple(numbers), smallest, largest, waste(sizes), n_bytes, launches)
+    return Stack(tuple(numbers), smallest, largest, waste(np.array([net.widths for net in nets])), n_bytes, launches)
 
 
 def _launches(jobs: Sequence[Job]) -> int:
     """Return what a device launches in a step: see the table in kernels/README.md."""
     net = jobs[0].member.architecture
     normalising = sum({LAYER: 1, BATCH: 3}.get(kind, 0) for kind in net.normalisation if kind)
-    return 5 * net.n_layers + normalising + any(job.clip_norm is not None for job in jobs)
+    embedding = 3 if net.embeddings else 0
+    return 5 * net.n_layers + normalising + embedding + any(job.clip_norm is not None for job in jobs)

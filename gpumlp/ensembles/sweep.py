@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gpumlp.ensembles.watcher import Watcher
 from gpumlp.errors import ConfigurationError, DataError, ShapeError, unknown_name
 from gpumlp.formulas.activations import ACTIVATIONS
 from gpumlp.formulas.costs import COSTS
+from gpumlp.network.embedding import Embedding
 from gpumlp.shapes import HostArray, is_on_device
 
 DEFAULTS = {True: ("softmax", "categorical_cross_entropy"), False: ("identity", "quadratic")}  # whether Y are labels
@@ -41,6 +42,7 @@ class Sweep:
     bootstrap   whether each fold's training rows are drawn anew with replacement
     output, cost   of all networks; None: softmax and categorical_cross_entropy for labels, identity and quadratic else
     memory      bytes that a stack may take; None: what is free
+    embeddings  columns of X that hold codes of categories, of all networks
 
     configurations   all parameters of each, as plain values
     Raises           UnknownName, ConfigurationError
@@ -61,6 +63,7 @@ class Sweep:
         backend: str | None = "auto",
         device: str | None = None,
         memory: int | None = None,
+        embeddings: Sequence[Embedding] = (),
     ) -> None:
         self.space = Space(space)
         self.configurations: list[Configuration] = self.space.configurations(n, seed)
@@ -70,6 +73,7 @@ class Sweep:
         self.patience, self.bootstrap = None if patience is None else int(patience), bootstrap
         self.output, self.cost = output, cost
         self.dtype, self.backend, self.device, self.memory = np.dtype(dtype).name, backend, device, memory
+        self.embeddings = tuple(embeddings)
 
     @property
     def varied(self) -> list[str]:
@@ -107,6 +111,7 @@ class Sweep:
             self.backend,
             self.device,
             self.memory,
+            self.embeddings,
         )
 
     def plan(self, X: Any, Y: Any) -> Plan:

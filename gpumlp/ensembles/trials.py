@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from gpumlp.ensembles.ledger import Row
 from gpumlp.ensembles.plan import Plan, plan
 from gpumlp.ensembles.training import outcomes_of
 from gpumlp.network.architecture import build_architecture
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.members import Member
 from gpumlp.shapes import HostArray
 from gpumlp.training.monitors import EarlyStopping, EpochReport, KeepBest, Monitor, RunInfo, mode_of
@@ -69,6 +70,7 @@ class Task:
     output     activation of the output; cost likewise
     metric     one of METRICS
     patience   epochs without improvement after which a model stops; None: it never does
+    embeddings columns of X that hold codes of categories
     """
 
     X: HostArray
@@ -84,12 +86,14 @@ class Task:
     backend: str | None
     device: str | None
     memory: int | None
+    embeddings: tuple[Embedding, ...]
 
     def fingerprint(self) -> str:
         """Return a sha256 of all that decides about results: data, folds and how they are used, but not where."""
         digest = hashlib.sha256()
         plain = (NUMERICS, self.n_out, self.output, self.cost, METRICS[self.metric], self.patience, self.dtype)
-        digest.update(json.dumps(plain).encode())
+        embedded = [astuple(each) for each in self.embeddings]
+        digest.update(json.dumps((*plain, *([embedded] if embedded else []))).encode())
         of_folds = [part for fold in self.folds for part in (fold.rows, fold.validation_rows, fold.sample_weight)]
         for array in (self.X, self.Y, *of_folds):
             if array is not None:
@@ -136,7 +140,7 @@ class Task:
         cost = smoothed(self.cost, c)
         return Job(
             Member(
-                build_architecture(sizes, c["activation"], self.output, cost, c["normalisation"]),
+                build_architecture(sizes, c["activation"], self.output, cost, c["normalisation"], self.embeddings),
                 dropout_rates(c),
                 c["seed"],
                 model_id,

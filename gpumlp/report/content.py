@@ -58,10 +58,15 @@ class Training:
 
 
 def layers(net: Network) -> Table:
-    """Return a line for each layer."""
-    architecture, rows = net.architecture, []
+    """Return a line for each embedding and each layer."""
+    architecture = net.architecture
+    rows = [
+        (f"column {e.column}", "embedding", "-", f"{e.n_categories:,} codes", f"{e.n_units:,}", "-", f"{n:,}")
+        for e in architecture.embeddings
+        for n in [e.n_categories * e.n_units]
+    ]
     for l, f in enumerate(architecture.activations):
-        n_in, n_out = net.sizes[l : l + 2]
+        n_in, n_out = architecture.widths[l : l + 2]
         hidden = l < architecture.n_layers - 1
         kind = architecture.normalisation[l] if hidden else None
         dropped = f"{net.dropout[l]:g}" if hidden and net.dropout[l] else "-"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpumlp.data import Standardiser
-from gpumlp.errors import ModelFileError
+from gpumlp.errors import ModelFileError, readable_bytes
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
 from gpumlp.formulas.costs import COSTS, Cost
 from gpumlp.formulas.term import record
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from gpumlp.saved_model.model import SavedModel
 
 FORMAT = "gpumlp model"
-VERSION = 2  # 2 says more of how rows become features: a scaling by quantiles, categorical columns
-MAX_HEADER = 16 * 2**20  # bytes; a header with a million feature names stays below
+# 2 says more of how rows become features: a scaling by quantiles, categorical columns; 3 has embeddings
+VERSION = 3
+MAX_HEADER = 32 * 2**20  # bytes; a header with a million names or categories of 20 letters stays below
 
 
 def header_of(model: SavedModel) -> dict[str, Any]:
@@ -33,10 +35,10 @@ def header_of(model: SavedModel) -> dict[str, Any]:
             "one: gpumlp.convert.one_of(model, 0)"
         )
     check_names(net)
-    preparation = _preparation(model)
+    preparation, embeddings = _preparation(model), [astuple(each) for each in net.architecture.embeddings]
     return {
         "format": FORMAT,
-        "version": VERSION if preparation else 1,  # so that earlier versions of gpumlp read what they can
+        "version": VERSION if embeddings else 2 if preparation else 1,  # so that earlier ones read what they can
         "written_by": own_version(),
         "sizes": list(net.sizes),
         "activations": [a.name for a in net.architecture.activations],
@@ -54,6 +56,7 @@ def header_of(model: SavedModel) -> dict[str, Any]:
         "scaled": model.scaler is not None,
         "target_scaled": model.target_scaler is not None,
         **preparation,
+        **({"embeddings": embeddings} if embeddings else {}),
     }
 
 
@@ -72,12 +75,24 @@ def arrays_of(model: SavedModel) -> dict[str, HostArray]:
     arrays = {}
     for l, (W, b) in enumerate(zip(model.network.weights, model.network.biases, strict=True)):
         arrays[f"W{l}"], arrays[f"b{l}"] = W, b
+    arrays |= {f"E{i}": E for i, E in enumerate(model.network.embeddings)}
     for l, of_layer in enumerate(model.network.normalising):
         arrays |= {f"{name}{l}": array for name, array in of_layer.items()}
     for name, scaler in (("x", model.scaler), ("y", model.target_scaler)):
         if scaler is not None:
             arrays |= {f"{name}_{part}": array for part, array in scaler.arrays().items()}
     return arrays
+
+
+def spelled_header(header: dict[str, Any], indent: int | None = None) -> str:
+    """Return a header as JSON; raise ModelFileError if it is longer than any that is read."""
+    text = json.dumps(header, indent=indent)
+    if len(text) > MAX_HEADER:
+        raise ModelFileError(
+            f"the names of the features and their categories take {readable_bytes(len(text))}, a model file holds at "
+            f"most {readable_bytes(MAX_HEADER)} of them; drop the columns in which nearly each row has its own"
+        )
+    return text
 
 
 def read_header(text: bytes | str, place: str, path: Path) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpumlp.data import OneHot, Scaler, Standardiser, scaler_named
+from gpumlp.data import Encoding, Scaler, Standardiser, scaler_named
 from gpumlp.data.files import listed, one_line, shortened
 from gpumlp.data.limits import LARGER, expect_room
 from gpumlp.errors import ConfigurationError, DataError, GpumlpError, ModelFileError, readable_bytes
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.network import Network
 from gpumlp.network.parameters import ParameterLayout
 from gpumlp.saved_model.files import expect_model_file
@@ -70,6 +71,8 @@ def restore(file: TensorFile, backend: str | None, device: str | None) -> SavedM
     arrays = _read_arrays(file, header, network)
     for l in range(network.architecture.n_layers):
         network.set_weights(l, arrays[f"W{l}"], arrays[f"b{l}"])
+    for i in range(len(network.architecture.embeddings)):
+        network.set_embedding(i, arrays[f"E{i}"])
     with damage_told(file.path):
         for l, of_layer in enumerate(network.normalising):
             network.set_normalisation(l, **{name: arrays[f"{name}{l}"] for name in of_layer})
@@ -80,9 +83,9 @@ def _check_size(file: TensorFile, header: dict[str, Any]) -> None:
     """Refuse a header that claims more parameters than the file holds."""
     try:
         kinds = tuple(header.get("normalisation") or ())
-        layout = ParameterLayout(tuple(int(n) for n in header["sizes"]), kinds)
+        layout = ParameterLayout(tuple(int(n) for n in header["sizes"]), kinds, embeddings=_embeddings(header))
         claimed = layout.n_trainable * len(header["model_ids"]) * np.dtype(header["dtype"]).itemsize
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         return  # `_build_network` says what is wrong with it
     held = file.n_bytes()
     if claimed > held:
@@ -113,6 +116,7 @@ def _build_network(file: TensorFile, header: dict[str, Any], backend: str | None
             seed=header["seeds"],
             n_models=len(header["model_ids"]),
             model_ids=header["model_ids"],
+            embeddings=_embeddings(header),
         )
         if header["initialiser"] is None:
             network.initialiser = _unknown_initialiser
@@ -128,6 +132,18 @@ def _build_network(file: TensorFile, header: dict[str, Any], backend: str | None
         ) from error
 
 
+def _embeddings(header: dict[str, Any]) -> tuple[Embedding, ...]:
+    """Return the embeddings that a header claims; raise ValueError for what are none."""
+    found = header.get("embeddings", [])  # which files of earlier versions do not have
+    if not isinstance(found, list) or not all(
+        isinstance(each, list) and len(each) == 3 and all(type(n) is int and n >= 0 for n in each) for each in found
+    ):
+        raise ValueError(
+            f"embeddings are {shortened(repr(found))}, expected a column, its categories and its units of each"
+        )
+    return tuple(Embedding(*each) for each in found)
+
+
 def _unknown_initialiser(generator: Any, n_out: int, n_in: int) -> Any:
     raise ConfigurationError(
         "this model was loaded, and was first initialised by a function of the user's own; set network.initialiser to "
@@ -140,6 +156,7 @@ def _read_arrays(file: TensorFile, header: dict[str, Any], net: Network) -> dict
     expected: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     for l, (W, b) in enumerate(zip(net.weights, net.biases, strict=True)):
         expected[f"W{l}"], expected[f"b{l}"] = (W.shape, net.dtype), (b.shape, net.dtype)
+    expected |= {f"E{i}": (E.shape, net.dtype) for i, E in enumerate(net.embeddings)}
     for l, of_layer in enumerate(net.normalising):
         expected |= {f"{name}{l}": (array.shape, net.dtype) for name, array in of_layer.items()}
     for name, (kind, of_scaling, length) in _scalings(file, header, net).items():
@@ -192,9 +209,12 @@ def _furnish(file: TensorFile, header: dict[str, Any], net: Network, arrays: dic
     columns = None
     if "columns" in header:
         with damage_told(path):
-            columns = OneHot.restored(header["columns"])
+            columns = Encoding.restored(header["columns"])
         if names is None or list(columns.feature_names) != names:
             raise ModelFileError(f"{path}: feature_names are not those of its columns; it is damaged, save it again")
+        embedded = [(each.column, each.n_categories) for each in net.architecture.embeddings]
+        if list(columns.codes.values()) != embedded:
+            raise ModelFileError(f"{path}: its columns of codes are not those embedded; it is damaged, save it again")
     return SavedModel(
         net,
         task,

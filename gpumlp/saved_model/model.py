@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data import OneHot, Scaler, Standardiser, Table
+from gpumlp.data import Encoding, Scaler, Standardiser, Table
 from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.registry import UNIT
 from gpumlp.network.network import Network
 from gpumlp.saved_model.files import write_file
-from gpumlp.saved_model.header import arrays_of, header_of
+from gpumlp.saved_model.header import arrays_of, header_of, spelled_header
 from gpumlp.saved_model.npz import as_npz
 from gpumlp.shapes import HostArray
 
@@ -40,7 +40,7 @@ class SavedModel:
     target_name: str | None = None
     scaler: Scaler | None = None
     target_scaler: Standardiser | None = None
-    columns: OneHot | None = None
+    columns: Encoding | None = None
 
     def features(self, X: Any) -> Any:
         """Return the features, before they are scaled, of a Table, and anything else as it is."""
@@ -95,6 +95,10 @@ class SavedModel:
         return shares
 
     # ---------------------------------------------------------------- file
+
+    def expect_saveable(self) -> None:
+        """Raise ModelFileError for what a file cannot hold; it may be called before anything is trained."""
+        spelled_header(header_of(self), indent=1)
 
     def save(self, path: str | Path) -> Path:
         """Write the model to `path`, which gets the ending .npz if it has none; a file there is replaced in one step.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import lzma
 import struct
 import tokenize
@@ -19,7 +18,7 @@ import numpy as np
 from gpumlp.data.limits import DEFLATED
 from gpumlp.errors import GpumlpError, ModelFileError
 from gpumlp.saved_model.files import unreadable
-from gpumlp.saved_model.header import MAX_HEADER, read_header
+from gpumlp.saved_model.header import MAX_HEADER, read_header, spelled_header
 from gpumlp.shapes import HostArray
 
 NPY: Any = np.lib.format  # older NumPys do not tell its types
@@ -46,7 +45,7 @@ def as_npz(header: dict[str, Any], arrays: dict[str, HostArray]) -> bytes:
     """Return the content of a file."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(HEADER, json.dumps(header, indent=1))
+        archive.writestr(HEADER, spelled_header(header, indent=1))
         for name, array in arrays.items():
             member = io.BytesIO()
             NPY.write_array(member, np.ascontiguousarray(array), allow_pickle=False)

@@ -5,7 +5,8 @@ import pytest
 from csv_text import as_csv
 
 import gpumlp as package
-from gpumlp.cli.problem import encode, pose, split
+from gpumlp.cli.embedding import Embed
+from gpumlp.cli.problem import encode, in_memory, pose, split
 from gpumlp.convert import load_safetensors
 from gpumlp.data import read_table
 
@@ -52,7 +53,8 @@ def test_the_saved_model_knows_the_training_rows_alone_and_leaves_0_and_1_as_the
     loaded = package.load(model)
     problem = pose(read_table(goods[0], categorical=["zip"]), None)
     rows = split(problem, None, choosing=False, seed=4).train
-    encoded, columns = encode(problem, rows)
+    encoded, columns = encode(problem, rows, Embed())
+    encoded = in_memory(encoded)
     assert loaded.columns == columns
     assert loaded.feature_names == encoded.table.feature_names
     assert loaded.feature_names[:2] + loaded.feature_names[5:6] == ("size", "colour=", "zip=101")

@@ -1,14 +1,17 @@
 """`gpumlp train` on features that are larger than --memory."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
+from csv_text import as_csv
 
 import gpumlp as package
 from gpumlp import Pool
-from gpumlp.cli.problem import Parts, pose
-from gpumlp.cli.streaming import few_enough, pieces, standardiser
+from gpumlp.cli.embedding import Embed
+from gpumlp.cli.problem import Parts, encode, pose
+from gpumlp.cli.streaming import few_enough, pieces, standardiser, tell_unseen, training_rows
 from gpumlp.data import Standardiser, load_table
 
 QUICK = ("--epochs", 3, "--backend", "numpy")
@@ -78,9 +81,82 @@ def test_a_scaling_measured_in_pieces_is_that_of_all(monkeypatch):
 
 def test_rows_that_do_not_fit_for_choosing_are_trained_on():
     parts = Parts(np.arange(0, 20), np.arange(20, 30), np.arange(30, 40))
-    found = few_enough(parts, np.zeros((40, 4)), Pool(str(2 * 4 * 8 * 3)))
+    found = few_enough(parts, 4 * 8, Pool(str(2 * 4 * 8 * 3)))
     assert found.choice.tolist() == [20, 23, 26]
     assert np.array_equal(np.sort(np.concatenate([found.train, found.choice])), np.arange(30))
+
+
+@pytest.fixture
+def shops(gpumlp, tmp_path):
+    """A data folder with a column of 30 texts, three of which tell the label, and one of numbers."""
+    rng = np.random.default_rng(2)
+    shop, size = rng.integers(0, 30, 900), rng.normal(20, 2, 900).round(3)
+    (tmp_path / "shops.csv").write_text(
+        as_csv(("shop", "size", "kind"), [[f"s{k}" for k in shop], size, np.where(shop % 10 == 3, "high", "low")])
+    )
+    assert gpumlp("convert", tmp_path / "shops.csv", tmp_path / "shops.d").status == 0
+    return tmp_path / "shops.d"
+
+
+@pytest.mark.parametrize("options", [(), ("--embed", "all"), ("--embed", "shop=3", "--standardise")], ids=str)
+def test_columns_of_text_are_streamed_as_they_are_trained_on_in_memory(options, gpumlp, shops, tmp_path):
+    memory = "7kB" if "--embed" in options else "100kB"
+    command = ("train", shops, "--epochs", 12, "--lr", 0.02, "--backend", "numpy", "--json", "--early-stopping", 9)
+    saved = [tmp_path / f"{name}.npz" for name in ("streamed", "whole")]
+    ended = gpumlp(*command, *options, "--memory", memory, "--save", saved[0])
+    assert ended.status == 0, ended.err
+    assert ended.err.count("streamed from their file") == 1
+    whole = gpumlp(*command, *options, "--save", saved[1])
+    assert "streamed" not in whole.err
+    assert json.loads(ended.out)["accuracy"] > 0.97
+    one, other = (package.load(place) for place in saved)
+    assert one.columns == other.columns
+    assert one.feature_names == other.feature_names
+    predicted = [gpumlp("predict", place, shops) for place in saved]
+    assert "accuracy 0.9" in predicted[0].err or "accuracy 1" in predicted[0].err
+
+
+def test_categories_that_are_scaled_in_pieces_stay_as_they_are(monkeypatch, shops):
+    monkeypatch.setattr("gpumlp.cli.streaming.ROWS_AT_A_TIME", 7)
+    rows = np.arange(800)
+    problem, columns = encode(pose(load_table(shops, categorical=()), None), rows, Embed())
+    found, X = standardiser(problem, rows, columns.is_category), problem.features(rows)
+    wanted = Standardiser.fit(X, columns.is_category)
+    np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.scale, wanted.scale, rtol=1e-12)
+    assert np.array_equal(found.transform(X)[:, columns.is_category], X[:, columns.is_category])
+
+
+def test_rows_of_many_features_are_made_a_few_at_a_time(monkeypatch, shops):
+    monkeypatch.setattr("gpumlp.data.table.BLOCK_VALUES", 700)
+    problem, columns = encode(pose(load_table(shops, categorical=()), None), np.arange(900), Embed())
+    net = package.Network((problem.n_features, 2), backend="numpy")
+    model = package.SavedModel(net, problem.task, problem.classes, columns=columns)
+    blocks = list(training_rows(problem, Parts(np.arange(900), np.arange(0), np.arange(0)), model).survey())
+    assert max(block.X.size for block in blocks) <= 700
+    assert np.array_equal(np.concatenate([block.X for block in blocks]), problem.features(np.arange(900)))
+
+
+def test_categories_that_no_row_to_train_on_has_are_told_of_while_streaming(caplog, tmp_path):
+    lines = [f"{'new' if i in (7, 30) else 'abc'[i % 3]},{i},{i % 3 % 2}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,size,y", *lines]) + "\n")
+    problem = pose(load_table(tmp_path / "t.csv", categorical=()), None)
+    problem, columns = encode(problem, np.setdiff1d(np.arange(60), [7, 30]), Embed())
+    assert columns.categories[0] == ("a", "b", "c")
+    with caplog.at_level(logging.INFO, "gpumlp"):
+        tell_unseen(problem)
+    assert caplog.messages == ["column 'text' holds 'new', of which no training row is: 0 at all its categories"]
+
+
+def test_a_streamed_training_does_not_go_on_with_other_categories_behind_the_same_codes(gpumlp, shops, tmp_path):
+    kept = ("--checkpoint", tmp_path / "kept", "--every", "1epoch", "--memory", "7kB", "--embed", "all", "--quiet")
+    assert gpumlp("train", shops, *QUICK, *kept).status == 0
+    assert gpumlp("train", shops, "--epochs", 4, "--backend", "numpy", *kept, "--resume").status == 0
+    place = shops / "manifest.json"
+    place.write_text(place.read_text().replace('"s3"', '"zz"'))
+    ended = gpumlp("train", shops, "--epochs", 5, "--backend", "numpy", *kept, "--resume")
+    assert ended.status == 2
+    assert "column shop" in ended.err
 
 
 @pytest.mark.parametrize(("first", "later"), [(40_000, 64_000), (40_000, 10**9), (200_000, 40_000)])

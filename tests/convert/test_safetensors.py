@@ -154,8 +154,8 @@ WRONG = {
     "a length alone": (lambda head, body: b"\x09" + bytes(7), "cut off"),
     "a head without end": (lambda head, body: b"\xff" * 8 + body, "claims a head of 18446744073709551615 bytes"),
     "a head that is large": (
-        lambda head, body: (2**25 + 8).to_bytes(8, "little") + bytes(2**25 + 8),
-        "the head may take 33554432",
+        lambda head, body: (2**26 + 8).to_bytes(8, "little") + bytes(2**26 + 8),
+        "the head may take 67108864",
     ),
     "no JSON": (lambda head, body: as_content(b"{]", body), "the head cannot be read"),
     "deep JSON": (lambda head, body: as_content(b"[" * 100_000, body), "the head cannot be read"),
@@ -256,7 +256,8 @@ def test_flipped_bits_give_a_model_or_its_error_and_take_no_memory(content, tmp_
 @settings(max_examples=400, deadline=None)
 @given(
     st.sampled_from(["sizes", "activations", "cost", "dtype", "model_ids", "seeds", "dropout", "initialiser", "task",
-                     "classes", "feature_names", "target_name", "scaled", "target_scaled", "version", "format"]),
+                     "classes", "feature_names", "target_name", "scaled", "target_scaled", "version", "format",
+                     "columns", "embeddings"]),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
         lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -20,10 +20,18 @@ def data(n=61, seed=0):
 
 
 def member(
-    hidden=(6,), activation="tanh", smoothing=0.0, dropout=0.0, normalisation=None, seed=0, model_id=0, initialiser="he"
+    hidden=(6,),
+    activation="tanh",
+    smoothing=0.0,
+    dropout=0.0,
+    normalisation=None,
+    seed=0,
+    model_id=0,
+    initialiser="he",
+    embeddings=(),
 ):
     cost = f"categorical_cross_entropy(label_smoothing={smoothing})" if smoothing else "categorical_cross_entropy"
-    architecture = build_architecture((N_IN, *hidden, N_OUT), activation, "softmax", cost, normalisation)
+    architecture = build_architecture((N_IN, *hidden, N_OUT), activation, "softmax", cost, normalisation, embeddings)
     rates = (dropout,) * len(hidden) if isinstance(dropout, float) else tuple(dropout)
     return Member(architecture, rates, seed, model_id, initialiser)
 
@@ -31,6 +39,7 @@ def member(
 def job(epochs=3, batch_size=16, **options):
     """Return a small job; options of its member and its own."""
     names = ("hidden", "activation", "smoothing", "dropout", "normalisation", "seed", "model_id", "initialiser")
+    names += ("embeddings",)
     own = {name: options.pop(name) for name in names if name in options}
     return Job(member(**own), epochs, batch_size=batch_size, **options)
 
@@ -50,6 +59,7 @@ def solo(job, X, Y, dtype="float64", backend="numpy"):
         seed=m.seed,
         model_ids=[m.model_id],
         normalisation=net.normalisation,
+        embeddings=net.embeddings,
     )
     for l, (W, b) in enumerate(job.weights or ()):
         network.set_weights(l, W, b)

@@ -46,6 +46,22 @@ def test_64_jobs_that_differ_in_all_they_may_are_bit_for_bit_as_alone(kind):
         assert str(outcome.error) == str(error)
 
 
+def test_jobs_with_embeddings_are_bit_for_bit_as_alone_beside_others_and_without():
+    X, Y = data()
+    X[:, 1], X[:, 4] = np.arange(len(X)) % 4 - 1, np.arange(len(X)) // 3 % 5
+    embedded = [(gpumlp.Embedding(1, 3, 2), gpumlp.Embedding(4, 5, 3)), (gpumlp.Embedding(1, 3, 2),), ()]
+    jobs = [
+        job(hidden=(4 + n,), embeddings=embedded[n % 3], seed=n, learning_rate=0.01 * (n + 1), l2=0.1 * (n % 2))
+        for n in range(12)
+    ]
+    assert len(plan(jobs, X, Y, backend="numpy").stacks) >= 3
+    for one, outcome in zip(jobs, train(jobs, X, Y, dtype="float64", backend="numpy"), strict=True):
+        network, history, _ = solo(one, X, Y)
+        assert outcome.network.architecture.embeddings == one.member.architecture.embeddings
+        assert np.array_equal(theta(outcome.network), theta(network))
+        same_histories(outcome.history, history)
+
+
 def test_a_model_that_diverges_keeps_its_last_finite_epoch_and_touches_no_other():
     X, Y = data()
     jobs = [job(), job(hidden=(4,), optimizer="sgd", learning_rate=1e300, l2=1e10), job(optimizer="sgd", clip_norm=1.0)]

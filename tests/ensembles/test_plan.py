@@ -40,6 +40,7 @@ DIFFERENT = {
     "depth": {"hidden": (6, 6)},
     "rule": {"optimizer": "sgd"},
     "normalisation": {"normalisation": "layer"},
+    "embeddings": {"embeddings": [gpumlp.Embedding(2, 3, 1)]},
     "batch": {"batch_size": 8},
     "full batch": {"batch_size": "full"},
     "batches of an epoch": {"rows": ROWS[:40]},
@@ -121,11 +122,13 @@ def test_a_job_that_does_not_fit_alone_says_what_it_needs():
 
 def test_a_plan_is_a_table(for_a_device):
     jobs = [job(hidden=(n,), batch_size=8) for n in (8, 9, 8)] + [job(hidden=(4, 4), clip_norm=1.0)]
+    jobs += [job(hidden=(n,), batch_size=8, embeddings=[gpumlp.Embedding(0, 7, 96)]) for n in (8, 9)]
     head, *lines = str(plan(jobs, X, Y, backend="cuda")).splitlines()
-    assert head == "4 jobs in 2 stacks on cuda"
+    assert head == "6 jobs in 3 stacks on cuda"
     assert [line.split() for line in lines[1:]] == [
         ["0", "3", "5-8..9-3", "7%", *lines[1].split()[4:6], "10"],
         ["1", "1", "5-4-4-3", "0%", *lines[2].split()[4:6], "16"],
+        ["2", "2", "5-8..9-3", "6%", *lines[3].split()[4:6], "13"],
     ]
     assert lines[0].split() == ["stack", "models", "sizes", "padding", "memory", "launches", "a", "step"]
 

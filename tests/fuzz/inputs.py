@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import gpumlp
 from gpumlp.convert import load_safetensors, save_safetensors
-from gpumlp.data import OneHot, QuantileNormaliser, Standardiser, open_blocks, read_table
+from gpumlp.data import Encoding, QuantileNormaliser, Standardiser, Table, open_blocks, read_table
 from gpumlp.errors import GpumlpError
 from gpumlp.saved_model import SavedModel
 
@@ -42,9 +42,16 @@ def _model():
 
 
 def _model_of_columns():
-    columns = OneHot(("a", "b"), (None, ("", "u")))
+    columns = Encoding(("a", "b"), (None, ("", "u")))
     scaler = QuantileNormaliser.fit(X, columns.is_category)
     return replace(_model(), scaler=scaler, columns=columns, feature_names=columns.feature_names)
+
+
+def _model_of_codes():
+    columns = Encoding(("a", "b", "c"), (None, tuple("uvwxyzrstopq"), None), frozenset("b"))
+    net = gpumlp.Network((3, 5, 4), seed=2, backend="numpy", embeddings=[gpumlp.Embedding(1, 12, 2)])
+    scaler = Standardiser.fit(X, columns.is_category)
+    return replace(_model(), network=net, scaler=scaler, columns=columns, feature_names=columns.feature_names)
 
 
 def _columnar():
@@ -88,6 +95,7 @@ def whole_files():
             "t.svm": b"1 1:2 3:4 # c\n-1 2:5\n0 qid:3 1:1e3\n",
             "m.npz": _written("m.npz", model.save),
             "columns.npz": _written("columns.npz", _model_of_columns().save),
+            "codes.npz": _written("codes.npz", _model_of_codes().save),
             "m.safetensors": _written("m.safetensors", lambda path: save_safetensors(model, path)),
             "manifest.json": _manifest(),
         }
@@ -100,7 +108,8 @@ def _manifest():
     from gpumlp.data import write_folder
 
     with tempfile.TemporaryDirectory() as folder:
-        write_folder(open_blocks([(X, Y)]), Path(folder, "set.d"))
+        table = Table(X, Y, ("a", "b", "c"), "y", (None, tuple("uvwxyzrstopq"), None))
+        write_folder(open_blocks([table]), Path(folder, "set.d"))
         return Path(folder, "set.d", "manifest.json").read_bytes()
 
 
@@ -192,11 +201,11 @@ def _predicted(model):
 
 
 def _encoded(table):
-    return OneHot.fit(table, np.arange(len(table.X))).transform(table)
+    return Encoding.fit(table, np.arange(len(table.X))).transform(table)
 
 
 def _ways(path):
-    if path.name in ("m.npz", "columns.npz"):
+    if path.name in ("m.npz", "columns.npz", "codes.npz"):
         return (lambda: _predicted(gpumlp.load(path, "numpy")),)
     if path.name == "m.safetensors":
         return (lambda: _predicted(load_safetensors(path, "numpy")),)
@@ -206,6 +215,6 @@ def _ways(path):
         lambda: read_table(path, with_target=False),
         lambda: _encoded(read_table(path, with_target=False, categorical=())),
         lambda: _encoded(read_table(path, categorical=("a",))),
-        lambda: [None for _ in open_blocks(path, missing=True)],
+        lambda: [None for _ in open_blocks(path, missing=True, categorical=())],
         lambda: open_blocks(path, with_target=False).read(1, 3),
     )
