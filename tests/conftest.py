@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -49,6 +50,15 @@ def backend(request):
     if reason:
         pytest.skip(f"backend {request.param} {reason}")
     return request.param
+
+
+@pytest.fixture
+def cupy():
+    """The module cupy, where there is a device."""
+    reason = why_unavailable("cuda")
+    if reason:
+        pytest.skip(f"backend cuda {reason}")
+    return importlib.import_module("cupy")
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ def build_network(jobs: Sequence[Job], dtype: Any, backend: str, device: str | N
             begins = net if len(jobs) == 1 else net.alone(place)
             for l, (W, b) in enumerate(job.weights):
                 begins.set_weights(l, W, b)
+            for i, E in enumerate(job.tables):
+                begins.set_embedding(i, E)
             if begins is not net:
                 net.put(place, begins)
     return net

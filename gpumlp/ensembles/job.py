@@ -26,6 +26,7 @@ class Job:
     sample_weight      (n_rows of X,)
     monitors           the job's own: they see a run of one model
     weights            initial (W (out, in), b (out,)) by layer, in place of those that the member's seed draws
+    tables             initial tables of embeddings, in the order of their columns, that go with `weights`
     """
 
     member: Member
@@ -47,6 +48,7 @@ class Job:
     sample_weight: HostArray | None = None
     monitors: Sequence[Monitor] = ()
     weights: Sequence[tuple[HostArray, HostArray]] | None = None
+    tables: Sequence[HostArray] = ()
 
 
 @dataclass

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from gpumlp.backends.protocol import Backend
 from gpumlp.backends.select import get_backend
 from gpumlp.errors import ConfigurationError
 from gpumlp.estimators import lbfgs, stochastic
+from gpumlp.estimators.embeddings import EmbedsColumns
 from gpumlp.estimators.exchange import Exchange
 from gpumlp.estimators.inputs import Rows, check_weights, dense, dense_pieces, hold_out
 from gpumlp.estimators.kinds import as_numpy, in_kind_of_rows, on_host
@@ -24,16 +27,20 @@ from gpumlp.estimators.parameters import Table, check_parameters
 from gpumlp.estimators.solvers import STOCHASTIC
 from gpumlp.estimators.weights import (
     LiveNetwork,
+    draw_tables,
     draw_weights,
     put_normalising,
+    put_tables,
     put_weights,
     take_normalising,
+    take_tables,
     take_weights,
 )
 from gpumlp.formulas.activations import ACTIVATIONS, SIGMOID, Activation
 from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.output_delta import fits
 from gpumlp.network.architecture import build_architecture
+from gpumlp.network.embedding import Embedding, widths
 from gpumlp.network.kinds import bring
 from gpumlp.network.members import Member
 from gpumlp.network.network import Network
@@ -42,7 +49,7 @@ from gpumlp.shapes import HostArray, as_numeric, is_on_device
 FLOATS = (np.float64, np.float32)
 
 
-class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
+class BaseMLP(EmbedsColumns, Exchange, BaseEstimator, ABC):  # type: ignore[misc]
     """A multi-layer perceptron behind scikit-learn's interface; what is fitted is plain arrays and numbers.
 
     _live       the network that was built last; a pickle does not hold it
@@ -135,9 +142,14 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
         targets = self._encode(y)
         random = check_random_state(self.random_state)
         self.n_outputs_ = self._count_outputs(targets)
-        X = self._complete(dense(X), learn=first)
+        X = dense(X)
         if first:
-            self._begin([X.shape[1], *hidden, self.n_outputs_], X.dtype, random)
+            seen = self._categories_in(X)
+            X = self._complete(X, learn=True)
+            self._begin([X.shape[1], *hidden, self.n_outputs_], X.dtype, random, seen)
+        else:
+            self._expect_same_embeddings()
+            X = self._complete(X)
         rows, held = self._hold_out(Rows(X, y, targets, weights), validation, random)
         if held is not None and is_on_device(held.table):
             held = replace(held, table=self._on_host(held.X, "X_val"), numbers=None)
@@ -152,7 +164,7 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _finished(self, held: Rows | None) -> Any:
         """Return the estimator once it is trained; raise ValueError where its weights are not finite."""
-        if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_)):
+        if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_, *self._tables())):
             raise ValueError(stochastic.NOT_FINITE)
         self._trained(held)
         return self
@@ -163,17 +175,27 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return sizes  # type: ignore[no-any-return]
 
-    def _begin(self, sizes: list[int], dtype: Any, random: np.random.RandomState) -> None:
+    def _begin(
+        self,
+        sizes: list[int],
+        dtype: Any,
+        random: np.random.RandomState,
+        seen: Mapping[Embedding, HostArray] = MappingProxyType({}),
+    ) -> None:
         """Draw the first weights, and forget what was before."""
         self.n_iter_ = self.t_ = 0
         self.n_layers_ = len(sizes)
         self.out_activation_, self._cost = self._output() if self.cost is None else self._output_for_cost()
         hidden = self._activations(len(sizes) - 2)
         saturating = [ACTIVATIONS.get(a) is SIGMOID for a in [*hidden, *(hidden[-1:] or [self._first_activation()])]]
-        self.coefs_, self.intercepts_ = draw_weights(sizes, saturating, dtype, random, self.n_models)
+        read = widths(tuple(sizes), list(seen))
+        self.coefs_, self.intercepts_ = draw_weights(read, saturating, dtype, random, self.n_models)
         self._live, self._progress = LiveNetwork(), None
-        if hasattr(self, "normalising_"):
-            del self.normalising_
+        for name in ("normalising_", "embeddings_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        if seen:
+            self.embeddings_ = draw_tables(seen, dtype, random, self.n_models)
         if self._is_stochastic():
             self.loss_curve_: list[float] = []
             self._no_improvement_count = 0
@@ -249,23 +271,34 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
             X = self._check_rows(X, reset)
             return X, check_X_y(np.zeros((len(X), 1)), y, multi_output=True, **how)[1]
         dtype = self.dtype or FLOATS
-        return validate_data(  # type: ignore[no-any-return]
+        X, y = validate_data(
             self, as_numpy(X), y, multi_output=True, dtype=dtype, reset=reset, **self._how_checked(), **how
         )
+        self._expect_no_gaps(X)
+        return X, y
 
     def _how_checked(self) -> dict[str, Any]:
         """Return how validate_data is to check X."""
-        finite: bool | str = "allow-nan" if self.missing == "indicator" else True
+        finite: bool | str = "allow-nan" if self.missing == "indicator" or self.embeddings else True
         return {"accept_sparse": ["csr", "csc"], "ensure_all_finite": finite}
+
+    def _expect_no_gaps(self, X: Any) -> None:
+        """Raise ValueError for NaN that _how_checked allows only so that one among codes is told by its column."""
+        if self.missing == "error" and self.embeddings:
+            for column in self._units():
+                self._codes(X, column)
+            assert_all_finite(X, estimator_name=type(self).__name__, input_name="X")
 
     def _in_kind_of(self, X: Any, y: Any) -> Any:
         """Return predictions in the kind of their rows, by the backend that has predicted them."""
         return in_kind_of_rows(y, X, self._live.backend)
 
     def _complete(self, X: HostArray, learn: bool = False) -> HostArray:
-        """Return X without missing values, with its indicators."""
+        """Return X without missing values, with its indicators, and with -1 for codes above those of the first fit."""
         if learn:
             self._filling = Filling.learn(X) if self.missing == "indicator" else None
+        else:
+            X = self._without_new_codes(X)
         return X if self.missing == "error" or self._filling is None else self._filling.fill(X)
 
     # ---------------------------------------------------------------- the network
@@ -283,7 +316,8 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
         return list(self.activation)
 
     def _sizes(self) -> list[int]:
-        return [self.coefs_[0].shape[-2], *(W.shape[-1] for W in self.coefs_)]
+        columns = self.coefs_[0].shape[-2] - sum(e.n_units - 1 for e in self._embedded())
+        return [columns, *(W.shape[-1] for W in self.coefs_)]
 
     def _dropout(self) -> Any:
         return self.dropout if isinstance(self.dropout, list | tuple) else float(self.dropout)
@@ -292,7 +326,12 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
         """Return what one model of a stack is, for an estimator of one model."""
         sizes = self._sizes()
         architecture = build_architecture(
-            sizes, self._activations(len(sizes) - 2), self.out_activation_, self._cost, self.normalisation
+            sizes,
+            self._activations(len(sizes) - 2),
+            self.out_activation_,
+            self._cost,
+            self.normalisation,
+            self._embedded(),
         )
         dropout = self._dropout()
         rates = (dropout,) * (len(sizes) - 2) if isinstance(dropout, float) else tuple(float(rate) for rate in dropout)
@@ -313,11 +352,13 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
             backend=self.backend,
             device=self.device,
             seed=seed,
+            embeddings=self._embedded(),
         )
         one = slice(None) if model is None else model
         if hasattr(self, "normalising_"):
             put_normalising(net, [{name: x[one] for name, x in layer.items()} for layer in self.normalising_])
         put_weights(net, *([w[one] for w in layers] for layers in (self.coefs_, self.intercepts_)))
+        put_tables(net, [E[one] for E in self._tables()])
         return net
 
     def _take(self, net: Network) -> None:
@@ -325,19 +366,21 @@ class BaseMLP(Exchange, BaseEstimator, ABC):  # type: ignore[misc]
         self.coefs_, self.intercepts_ = take_weights(net)
         if self.normalisation is not None:
             self.normalising_ = take_normalising(net)
+        if net.architecture.embeddings:
+            self.embeddings_ = take_tables(net)
 
     def _all_outputs(self, X: Any) -> HostArray:
         """Return the activations of the output layer, (n_models, n_samples, n_outputs), on the host."""
         check_is_fitted(self)
         on_device = is_on_device(X)
-        X = (
-            self._check_rows(X, False)
-            if on_device
-            else validate_data(self, as_numpy(X), reset=False, **self._how_checked())
-        )
+        if on_device:
+            X = self._check_rows(X, False)
+        else:
+            X = validate_data(self, as_numpy(X), reset=False, **self._how_checked())
+            self._expect_no_gaps(X)
         net = self._build_network(0 if self._progress is None else self._progress["seed"])
         if on_device:
-            return net.backend.to_host(net.predict(X))  # type: ignore[no-any-return]
+            return net.backend.to_host(net.predict(self._complete(X)))  # type: ignore[no-any-return]
         parts = [net.predict(self._complete(piece)) for piece in dense_pieces(X)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 

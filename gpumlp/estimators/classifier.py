@@ -110,6 +110,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     missing : {"error", "indicator"}, default="error"
         Whether NaN in X is an error, or filled with the mean of its column in the first fit, with a further column of 0
         and 1 for each column that had some then.
+    embeddings : dict or None, default=None
+        Columns of X that hold codes of categories, 0, 1, ..., by number or name, and as how many learned numbers the
+        first layer reads each: {"city": 8, 3: 4}. There are as many categories as the codes of the first fit reach; -1,
+        and larger codes later, are categories that are not known, and read as zeros. alpha is for these numbers, too.
     class_weight : dict, "balanced" or None, default=None
         What the weight of a row is multiplied with by its label; "balanced": n_rows / (n_classes rows of the class).
     label_smoothing : float, default=0.0
@@ -129,6 +133,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     normalising_ : list of dict of arrays, (out,)
         gamma, beta, running_mean and running_variance of each hidden layer, as far as it has them; only with
         normalisation.
+    embeddings_ : dict of arrays, (n_categories, n_units)
+        The numbers that each code is read as, by number of the column; with n_models > 1 the models are the first axis.
+        Only with embeddings, with which coefs_[0] has a row for each number that is read.
     loss_ : float
         Mean loss of the last epoch with the penalty.
     loss_curve_ : list of float
@@ -201,6 +208,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         monitors: Any = (),
         n_models: int = 1,
         missing: str = "error",
+        embeddings: Any = None,
         class_weight: Any = None,
         label_smoothing: float = 0.0,
         calibration: str | None = None,
@@ -241,6 +249,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         self.monitors = monitors
         self.n_models = n_models
         self.missing = missing
+        self.embeddings = embeddings
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
         self.calibration = calibration

@@ -24,6 +24,7 @@ PUBLISHED = (  # what a fit leaves behind in gpumlp's and scikit-learn's estimat
     "loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "n_iter_", "t_",
     "_no_improvement_count",
 )  # fmt: skip
+LEARNED = ("coefs_", "intercepts_", "normalising_", "embeddings_")
 
 
 class Exchange:
@@ -33,7 +34,7 @@ class Exchange:
         """Return the gpumlp.SavedModel that predicts as the estimator does: its temperature is in the last weights.
 
         Where a probability is exactly 1/2, a SavedModel answers with the second of two classes, the estimator with the
-        first.
+        first. Codes of embedded columns that are above those of the fit it refuses; unknown categories are -1.
 
         Raises   ConfigurationError for several labels a row, for one class alone, for missing="indicator", and for the
                  temperature of n_models > 1
@@ -72,7 +73,8 @@ class Exchange:
         It predicts the same, several labels a row included, and goes on learning by partial_fit, with its own loss and
         an optimiser that begins anew.
 
-        Raises   ConfigurationError for what it cannot express: several models, other activations, missing="indicator"
+        Raises   ConfigurationError for what it cannot express: several models, other activations, embeddings,
+                 missing="indicator"
         """
         net = exchanged_network(self)
         theirs = _peer(type(self))
@@ -123,6 +125,7 @@ class Exchange:
             activation=[activation.name for activation in hidden],
             dropout=list(net.dropout),
             normalisation=list(net.architecture.normalisation) if any(net.architecture.normalisation) else None,
+            embeddings={e.column: e.n_units for e in net.architecture.embeddings} or None,
             **({} if is_classifier(cls()) or last.name != "exp" else {"loss": "poisson"}) | params,
         )
         mlp._take(net)
@@ -218,6 +221,11 @@ def _check_output(mlp: Any, theirs: Any) -> None:
             f"an {theirs.__name__} of scikit-learn normalises no layer, this estimator has "
             f"normalisation={mlp.normalisation!r}; use to_torch or to_onnx"
         )
+    if mlp._embedded():
+        raise ConfigurationError(
+            f"an {theirs.__name__} of scikit-learn embeds no columns, this estimator does so with "
+            f"{', '.join(str(e.column) for e in mlp._embedded())}; use to_torch or to_onnx"
+        )
     if _is_stack(mlp):
         raise ConfigurationError(
             f"an {theirs.__name__} of scikit-learn is one network, this estimator has {len(mlp.coefs_[0])}; use "
@@ -268,9 +276,9 @@ def _set_classes(mlp: Any, output: str, classes: Sequence[Any] | None) -> None:
 
 def _begin_anew(mlp: Any) -> None:
     """Set what an estimator has that was given weights and has not trained."""
-    learned = {name: value for name, value in vars(mlp).items() if name in ("coefs_", "intercepts_", "normalising_")}
-    coefs, intercepts = mlp.coefs_, mlp.intercepts_
-    mlp.n_features_in_, mlp.n_outputs_ = len(coefs[0]), len(intercepts[-1])
-    mlp._begin([mlp.n_features_in_, *(len(b) for b in intercepts)], coefs[0].dtype, np.random.RandomState(0))
+    learned = {name: value for name, value in vars(mlp).items() if name in LEARNED}
+    sizes, dtype = mlp._sizes(), mlp.coefs_[0].dtype
+    mlp.n_features_in_, mlp.n_outputs_ = sizes[0], sizes[-1]
+    mlp._begin(sizes, dtype, np.random.RandomState(0))
     vars(mlp).update(learned)
     mlp.loss_, mlp._filling = float("nan"), None

@@ -32,6 +32,7 @@ def for_complete_rows(mlp: Any, rows: Rows) -> Any:
     """Return an estimator with the same weights that takes rows as the network does, checked and filled already."""
     other = copy(mlp)
     other._live, other.n_features_in_, other.missing = LiveNetwork(), rows.X.shape[1], "error"
+    other.embeddings = None  # which may name columns; what is learned of them tells which they are
     if hasattr(other, "feature_names_in_"):
         del other.feature_names_in_
     return other

@@ -99,6 +99,20 @@ def listing_of(kind: Allowed) -> Allowed:
     )
 
 
+def units_by_column() -> Allowed:
+    """Allow dicts from columns, by number or name, to how many units each becomes."""
+
+    def counts(value: Any, low: int) -> bool:
+        return whole(low).holds(value) and not isinstance(value, bool)
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(
+            (isinstance(column, str) or counts(column, 0)) and counts(units, 1) for column, units in value.items()
+        )
+
+    return Allowed("a dict from columns, by number or name, to numbers of units of at least 1", holds)
+
+
 HIDDEN = from_registry(ACTIVATIONS, is_hidden)
 CALLABLE = Allowed("a callable", callable)
 NOTHING = Allowed("None", lambda value: value is None)
@@ -153,6 +167,7 @@ def core_table() -> dict[str, list[Allowed]]:
         "monitors": [listing_of(instance_of(Monitor))],
         "n_models": [whole(1)],
         "missing": [one_of("error", "indicator")],
+        "embeddings": [units_by_column(), NOTHING],
     }
 
 

@@ -109,6 +109,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     missing : {"error", "indicator"}, default="error"
         Whether NaN in X is an error, or filled with the mean of its column in the first fit, with a further column of 0
         and 1 for each column that had some then.
+    embeddings : dict or None, default=None
+        Columns of X that hold codes of categories, 0, 1, ..., by number or name, and as how many learned numbers the
+        first layer reads each: {"city": 8, 3: 4}. There are as many categories as the codes of the first fit reach; -1,
+        and larger codes later, are categories that are not known, and read as zeros. alpha is for these numbers, too.
 
     Attributes
     ----------
@@ -117,6 +121,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     normalising_ : list of dict of arrays, (out,)
         gamma, beta, running_mean and running_variance of each hidden layer, as far as it has them; only with
         normalisation.
+    embeddings_ : dict of arrays, (n_categories, n_units)
+        The numbers that each code is read as, by number of the column; with n_models > 1 the models are the first axis.
+        Only with embeddings, with which coefs_[0] has a row for each number that is read.
     loss_ : float
         Mean loss of the last epoch with the penalty.
     loss_curve_ : list of float
@@ -183,6 +190,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         monitors: Any = (),
         n_models: int = 1,
         missing: str = "error",
+        embeddings: Any = None,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -221,6 +229,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self.monitors = monitors
         self.n_models = n_models
         self.missing = missing
+        self.embeddings = embeddings
 
     def predict(self, X: Any) -> Any:
         """Return the numbers (n_samples,), or (n_samples, n_outputs) where there are several a row.

@@ -86,6 +86,7 @@ class Fitting:
             validation_rows=validation_rows if self.is_evaluated else None,
             monitors=[self.watch, *self.mlp.monitors],
             weights=[(W.T, b) for W, b in zip(self.mlp.coefs_, self.mlp.intercepts_, strict=True)],
+            tables=self.mlp._tables(),
             **self.settings(),
         )
 

@@ -93,5 +93,5 @@ class EpochWatch(Monitor):
 
 
 def mean_square(net: Network) -> float:
-    """Return |W|^2 of all weights, the mean over the models."""
-    return sum(float(np.vdot(W, W)) for W in net.weights) / net.n_models
+    """Return |W|^2 of all weights and tables of embeddings, the mean over the models."""
+    return sum(float(np.vdot(W, W)) for W in (*net.weights, *net.embeddings)) / net.n_models

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from gpumlp.backends.protocol import Backend
 from gpumlp.backends.select import asked_for
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.network import Network
 from gpumlp.shapes import HostArray
 
@@ -37,6 +38,22 @@ def draw_weights(
     return coefs, intercepts
 
 
+def draw_tables(
+    seen: Mapping[Embedding, HostArray], dtype: Any, random: np.random.RandomState, n_models: int = 1
+) -> dict[int, HostArray]:
+    """Return the table (n_categories, n_units) of each embedded column, by its number: N(0, 1).
+
+    seen       for each embedding (n_categories,) whether a row has the category; those that none has begin as zeros, as
+               those that are not known are
+    n_models   with several, the models are the first axis
+    """
+    stack = () if n_models == 1 else (n_models,)
+    return {
+        e.column: (random.standard_normal((*stack, e.n_categories, e.n_units)) * there[:, None]).astype(dtype)
+        for e, there in seen.items()
+    }
+
+
 def put_weights(net: Network, coefs: Layers, intercepts: Layers) -> None:
     """Overwrite a network's parameters."""
     for l, (W, b) in enumerate(zip(coefs, intercepts, strict=True)):
@@ -50,6 +67,18 @@ def take_weights(net: Network) -> tuple[Layers, Layers]:
     if net.n_models == 1:
         return [W[0] for W in coefs], [b[0] for b in intercepts]
     return coefs, intercepts
+
+
+def put_tables(net: Network, tables: Sequence[HostArray]) -> None:
+    """Overwrite the tables of a network's embeddings, in the order of their columns."""
+    for i, E in enumerate(tables):
+        net.set_embedding(i, E)
+
+
+def take_tables(net: Network) -> dict[int, HostArray]:
+    """Return copies of the tables of a network's embeddings, by column; of a stack, with the models as first axis."""
+    one = 0 if net.n_models == 1 else slice(None)
+    return {e.column: np.array(E)[one] for e, E in zip(net.architecture.embeddings, net.embeddings, strict=True)}
 
 
 def put_normalising(net: Network, layers: Sequence[dict[str, HostArray]]) -> None:

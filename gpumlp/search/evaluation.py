@@ -15,6 +15,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, _num_samples
 
+from gpumlp.estimators.embeddings import are_by_name
 from gpumlp.search.fits import Fit, train_together
 from gpumlp.search.postponing import can_be_postponed, last_step
 from gpumlp.search.tables import Tables, Whole, check_whole
@@ -128,7 +129,7 @@ class _Wholes:
     def of(self, estimator: Any) -> Whole | None:
         """Return the checked data for an estimator."""
         mlp = last_step(estimator)
-        key = (type(mlp), mlp.dtype, mlp.missing, mlp is estimator)
+        key = (type(mlp), mlp.dtype, mlp.missing, are_by_name(mlp.embeddings), mlp is estimator)
         if key not in self._found:
             self._found[key] = check_whole(estimator, self._X, self._y)
         return self._found[key]

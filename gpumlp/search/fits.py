@@ -82,7 +82,7 @@ class Fit:
         """What fits have in common that can be trained together."""
         mlp = last_step(self.estimator)
         targets = COSTS.get(mlp._cost).targets, mlp.n_outputs_  # whatever one of them refuses, all of them refuse
-        return self._of_place().table.kind, targets, mlp.coefs_[0].dtype.name, mlp.backend, mlp.device
+        return self._of_place().table.kind, targets, mlp.coefs_[0].dtype.name, mlp.backend, mlp.device, mlp._embedded()
 
     def job(self, begin: int, n_rows: int) -> Job:
         """Return the job on tables of `n_rows` rows altogether, of which the fit's own begins at `begin`."""

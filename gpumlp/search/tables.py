@@ -12,6 +12,7 @@ from scipy.sparse import issparse
 from sklearn.base import clone
 
 from gpumlp.errors import GpumlpError
+from gpumlp.estimators.embeddings import are_by_name
 from gpumlp.estimators.inputs import Rows
 from gpumlp.network.architecture import Architecture
 from gpumlp.network.members import stacked_architecture
@@ -57,6 +58,8 @@ class Whole:
 def check_whole(estimator: Any, X: Any, y: Any) -> Whole | None:
     """Return the data if every fit can have rows of them as they are, None where each has to look at its own rows."""
     if last_step(estimator) is not estimator or estimator.missing != "error" or issparse(X):
+        return None
+    if are_by_name(estimator.embeddings):  # which arrays do not have
         return None
     probe = clone(estimator)
     try:
@@ -112,6 +115,8 @@ class Tables:
             return None
         try:
             check_targets(targets, len(targets), net, mlp.coefs_[0].dtype)
+            if mlp._without_new_codes(whole.X) is not whole.X:
+                return None
         except GpumlpError:  # of rows that this fit does not have
             return None
         return self._table(whole.X, targets)

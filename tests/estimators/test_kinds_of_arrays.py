@@ -1,14 +1,11 @@
 """Rows on a CUDA device, tensors and data frames: they train as arrays do, and predictions come back in their kind."""
 
-import importlib
-
 import devices
 import numpy as np
 import pytest
 from fitted import fit, flowers, same_bits
 
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.backends.select import why_unavailable
 from gpumlp.errors import ConfigurationError, DataError
 
 TREES = np.array(["ash", "elm", "yew"])
@@ -30,14 +27,6 @@ def case(name, dtype=np.float32):
 
 def methods(mlp):
     return [getattr(mlp, name) for name in ("predict", "predict_proba", "predict_log_proba") if hasattr(mlp, name)]
-
-
-@pytest.fixture
-def cupy():
-    reason = why_unavailable("cuda")
-    if reason:
-        pytest.skip(f"backend cuda {reason}")
-    return importlib.import_module("cupy")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -7,16 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backends.select import why_unavailable
 from gpumlp.errors import DataError, ShapeError
-
-
-@pytest.fixture
-def cupy():
-    reason = why_unavailable("cuda")
-    if reason:
-        pytest.skip(f"backend cuda {reason}")
-    return __import__("cupy")
 
 
 class Foreign:
