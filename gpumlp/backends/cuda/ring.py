@@ -60,5 +60,5 @@ def pinned(device: Device, shape: tuple[int, ...], dtype: Any) -> Any:
         memory = cuda.PinnedMemory(n * np.dtype(dtype).itemsize)  # CuPy's pool would take up to twice that, and keep it
     except cuda.runtime.CUDARuntimeError as error:
         room = "the host has no room for it that a device can read"
-        raise out_of_memory("the pools of rows", shape, np.dtype(dtype), room) from error
+        raise out_of_memory("the pools of rows", shape, np.dtype(dtype), room, "take a smaller pool") from error
     return np.frombuffer(cuda.PinnedMemoryPointer(memory, 0), dtype, n).reshape(shape)
