@@ -70,13 +70,15 @@ class DivergenceError(GpumlpError, ArithmeticError):
         return type(self), (str(self), self.model, self.epoch, self.step)
 
 
-def out_of_memory(what: str, shape: Sequence[int], dtype: Any, room: str) -> OutOfMemory:
+SMALLER = "take a smaller batch_size, fewer models or smaller layers"
+
+
+def out_of_memory(what: str, shape: Sequence[int], dtype: Any, room: str, advice: str = SMALLER) -> OutOfMemory:
     """Build the error for an array that does not fit; `room` says how much there is."""
     n_bytes = prod(shape) * dtype.itemsize
     axes = " x ".join(str(n) for n in shape)
     return OutOfMemory(
-        f"no room for {what}: {readable_bytes(n_bytes)} needed ({axes} values of {dtype.name}), {room}; take a smaller "
-        "batch_size, fewer models or smaller layers"
+        f"no room for {what}: {readable_bytes(n_bytes)} needed ({axes} values of {dtype.name}), {room}; {advice}"
     )
 
 

@@ -165,10 +165,13 @@ extern "C" __global__ void gather_batch(
         if (penalties) {
             const Order order = order_of(m, nullptr);
             const long long valid = order.valid(position, whole);
-            const double weight = batch_weight(
-                sample_weight ? sample_weight + m % n_sample_weights * n_rows : nullptr,
-                keys ? keys + 2 * (m % n_orders) : nullptr, (unsigned)clock[EPOCH], order, position, valid);
-            const double factor = penalties != BY_WEIGHT ? (double)valid : weight > 0 ? 1 / weight : 0;
+            double factor = (double)valid;
+            if (penalties == BY_WEIGHT) {
+                const double weight = batch_weight(
+                    sample_weight ? sample_weight + m % n_sample_weights * n_rows : nullptr,
+                    keys ? keys + 2 * (m % n_orders) : nullptr, (unsigned)clock[EPOCH], order, position, valid);
+                factor = weight > 0 ? 1 / weight : 0;
+            }
             given[L2] *= factor, given[L1] *= factor;
         }
         step_numbers((double)(clock[STEP] + 1), given, finished);

@@ -20,7 +20,9 @@ PLACES = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
 
 
 def train():
-    """Launch every kernel: sums of one chunk, of several and of several groups, rows of a warp and of a block."""
+    """Launch every kernel: sums of one chunk, of several and of several groups, rows of a warp and of a block;
+    batches in parts, of pools and of folds.
+    """
     rng = np.random.default_rng(0)
     X, labels = rng.standard_normal((331, 12)).astype(np.float32), rng.integers(0, 3, 331)
     several = gpumlp.Network((12, 33, 130, 3), "tanh", n_models=3, dropout=0.3, backend="cuda")
@@ -38,6 +40,9 @@ def train():
     codes = X.copy()
     codes[:, [1, 5]] = rng.integers(-1, 3, (331, 2))
     gpumlp.Trainer(embedded, batch_size=300).fit(codes, labels, 2, validation=(codes, labels))
+    gpumlp.Trainer(embedded, batch_size=100, micro_batch=64).fit(codes, labels, 2, pool=200)
+    folds = gpumlp.Folds((np.arange(190), np.arange(131, 331)), (0, 1, 1, 0, 1))
+    gpumlp.Trainer(mixed, batch_size=100).fit(X, labels, 2, folds=folds, validation=folds)
     wide = gpumlp.Network((12, 1028), backend="cuda", dtype="float64")
     gpumlp.Trainer(wide, "sgd", batch_size=40).fit(X[:70], np.arange(70), 2, validation=(X[:35], np.arange(35)))
     wide.predict(X[:5])

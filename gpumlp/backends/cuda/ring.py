@@ -55,10 +55,10 @@ class CudaRing:
 
 def pinned(device: Device, shape: tuple[int, ...], dtype: Any) -> Any:
     """Return an array of the host that the device reads by itself; raise OutOfMemory if there is no room."""
-    n = prod(shape)
+    cuda, n = device.cupy.cuda, prod(shape)
     try:
-        memory = device.cupy.cuda.alloc_pinned_memory(n * np.dtype(dtype).itemsize)
-    except device.cupy.cuda.runtime.CUDARuntimeError as error:
+        memory = cuda.PinnedMemory(n * np.dtype(dtype).itemsize)  # CuPy's pool would take up to twice that, and keep it
+    except cuda.runtime.CUDARuntimeError as error:
         room = "the host has no room for it that a device can read"
-        raise out_of_memory("the pools of rows", shape, np.dtype(dtype), room) from error
-    return np.frombuffer(memory, dtype, n).reshape(shape)
+        raise out_of_memory("the pools of rows", shape, np.dtype(dtype), room, "take a smaller pool") from error
+    return np.frombuffer(cuda.PinnedMemoryPointer(memory, 0), dtype, n).reshape(shape)

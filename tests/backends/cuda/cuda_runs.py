@@ -17,6 +17,7 @@ from normalised_layers import normalised
 import gpumlp
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
+from gpumlp.training.monitors import Stop
 
 HERE = Path(__file__).parent
 
@@ -41,6 +42,8 @@ def train(
     dtype="float32",
     noted=None,
     members=None,
+    pool=None,
+    ends=None,
     **options,
 ):
     """Train and return {name: array}: parameters, state, history, outputs and scores.
@@ -49,6 +52,8 @@ def train(
     weights    None, "shared" or "own"
     explicit   whether the order of the rows is given
     members    of a mixed stack, in place of all that describes a network
+    pool       as of Trainer.fit
+    ends       after which epoch each model is stopped
     folds      sizes of folds, which the models have in turn and are trained and evaluated on
     noted      list that is given what was captured: the training's step, then the validation's
     options    of Network: n_models, dropout, normalisation, embeddings, initialiser, precision; all others of Trainer
@@ -75,7 +80,8 @@ def train(
     if folds is not None:
         rows = tuple(rng.permutation(n_rows)[:n] for n in folds)
         validation = folds = gpumlp.Folds(rows, tuple(m % len(rows) for m in range(net.n_models)))
-    given = {"sample_weight": weights, "order": order, "monitors": monitors, "folds": folds}
+    monitors = [*monitors, *([] if ends is None else [StopAt(ends)])]
+    given = {"sample_weight": weights, "order": order, "monitors": monitors, "folds": folds, "pool": pool}
     history = trainer.fit(X, Y, epochs, validation, **given)
     if noted is not None:
         noted += graphs_in(captured)
@@ -87,6 +93,16 @@ def train(
     found |= {f"history {name}": np.array(history[name]) for name in history.names if name not in NOT_RESULTS}
     found |= {f"score {name}": x for name, x in net.evaluate(X, Y, weights).items()}
     return {**found, "outputs": net.predict(X)}
+
+
+class StopAt(gpumlp.Monitor):
+    """Stops each model after an epoch of its own."""
+
+    def __init__(self, ends):
+        self.ends = np.array(ends)
+
+    def epoch_ended(self, report):
+        return Stop("enough", self.ends <= report.epoch)
 
 
 def learned(net):
@@ -223,6 +239,37 @@ TRAININGS = {
         "n_rows": 2300,
         "batch_size": 2051,
         "optimizer": "momentum",
+    },
+    "pools, steps together, models that stop": {
+        "sizes": (5, 7, 3),
+        "n_models": 4,
+        "embeddings": [gpumlp.Embedding(1, 5, 3), gpumlp.Embedding(4, 17, 33)],
+        "weights": "own",
+        "dropout": 0.2,
+        "schedule": "cosine",
+        "pool": gpumlp.Pool(10, blocks=2),
+        "steps_per_launch": 2,
+        "ends": (2, 9, 2, 4),
+        "epochs": 5,
+        "n_rows": 43,
+    },
+    "parts of batches, folds, models that differ and stop": {
+        "members": build_members(
+            ((33, 8), ("softplus", "tanh"), (0.3, 0.2)),
+            ((20, 8), ("gelu", "tanh"), (0.0, 0.0)),
+            ((7, 8), ("softplus", "tanh"), (0.5, 0.1)),
+            ((7, 9), ("softplus", "relu"), (0.5, 0.0)),
+        ),
+        "classes": True,
+        "weights": "own",
+        "folds": (17, 18, 20),
+        "micro_batch": 3,
+        "batch_size": 8,
+        "clip_norm": 1.0,
+        "l2": 0.01,
+        "penalty": "batch",
+        "ends": (9, 2, 9, 3),
+        "epochs": 5,
     },
     "large batches, several chunks": {
         "sizes": (4, 33, 11),

@@ -157,7 +157,7 @@ def test_models_that_differ_cost_no_launch_however_many_they_are(n_models, n_kin
     expect_only_graphs(counts, 3, False, noted)
 
 
-@pytest.mark.parametrize("name", list(TRAININGS))
+@pytest.mark.parametrize("name", [name for name, options in TRAININGS.items() if "ends" not in options])
 def test_an_epoch_takes_no_memory_and_records_no_graph_once_there_have_been_two(name):
     began, ended = [], []
 

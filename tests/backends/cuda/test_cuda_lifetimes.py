@@ -61,8 +61,9 @@ def test_the_arrays_of_a_graph_live_as_long_as_it():
         def step():
             b.copy(x, y)
             b.linear(put_once[0], put_once[1], z)
+            b.add(put_once[2], put_once[3])
 
-        put_once = put(b, draw(3, 3, 5, 4)), put(b, draw(4, 3, 7, 4))
+        put_once = [put(b, draw(3, 3, *shape)) for shape in ((5, 4), (7, 4), (5, 6), (5, 6))]
         captured = b.capture(step)
         captured()
         captured()
@@ -75,7 +76,7 @@ def test_the_arrays_of_a_graph_live_as_long_as_it():
         others = [put(b, np.full((3, n), np.nan)) for n in (28, 60, 84, 105, 1000, 3000) for _ in range(4)]
         captured()
     shapes = {x.shape: on_host(b, x) for x in captured.kept}
-    assert {(3, 1000), (3, 5, 4), (3, 7, 4), (3, 5, 7)} <= set(shapes)
+    assert {(3, 1000), (3, 5, 4), (3, 7, 4), (3, 5, 7), (3, 5, 6)} <= set(shapes)
     assert np.isfinite(shapes[3, 5, 7]).all()
     assert all(np.isnan(b.to_host(x)).all() for x in others)
 

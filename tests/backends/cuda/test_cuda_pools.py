@@ -1,13 +1,16 @@
-"""What pools cost on a device: each row is copied once in an epoch, and the step stays one graph."""
+"""What pools cost a device: each row is copied once in an epoch, and the step stays one graph. What they wait for."""
 
 import emulated_gpu
 import numpy as np
 import pytest
+from cuda_cases import draw, on_host, opened, put
 from devices import cupy_on
 
 import gpumlp
+from gpumlp.backends.cuda.ring import pinned
+from gpumlp.errors import OutOfMemory
 
-cupy_on("emulated")
+cupy = cupy_on("emulated")
 
 N_ROWS, EPOCHS = 430, 3
 
@@ -47,3 +50,51 @@ def test_each_row_is_copied_to_the_device_once_in_an_epoch(counted):
 def test_nothing_is_allocated_once_the_first_epoch_is_done(counted):
     _, later, _ = counted
     assert "memory" not in later
+
+
+def test_pools_take_no_more_of_the_host_than_their_size_and_leave_none_of_it_behind():
+    kept = cupy.get_default_pinned_memory_pool().n_free_blocks()
+    b = opened("cuda", "float32")
+    ring = b.ring({"X": (1, 300, 7)}, {"X": np.dtype(np.float32)})  # of what CuPy's pool would make 16 KiB
+    assert {host["X"].base.base.obj.mem.size for host in ring.hosts} == {300 * 7 * 4}
+    del ring
+    assert cupy.get_default_pinned_memory_pool().n_free_blocks() == kept
+
+
+def test_a_host_without_room_for_pools_says_so():
+    with pytest.raises(OutOfMemory, match=r"the pools of rows: .*the host has no room for it.*take a smaller pool"):
+        pinned(opened("cuda", "float32")._device, (2**60,), np.float32)
+
+
+@pytest.fixture
+def lazy():
+    """Work that waits as long as it may."""
+    emulated_gpu.set_mode("lazy")
+    yield
+    emulated_gpu.set_mode("eager")
+
+
+def test_nothing_is_under_way_once_a_ring_is_closed(lazy):
+    b = opened("cuda", "float32")
+    with b.session():
+        ring = b.ring({"X": (2, 5, 3)}, {"X": b.dtype})
+        ring.hosts[1]["X"][...] = draw(1, 2, 5, 3)
+        ring.send(1, 4)
+        ring.close()
+        ring.hosts[1]["X"][...] = 0  # another one may have this memory now
+        assert np.array_equal(on_host(b, ring.arrays["X"])[:, 5:9], draw(1, 2, 5, 3)[:, :4])
+
+
+def test_a_ring_overwrites_no_memory_that_steps_have_yet_to_read(lazy):
+    b = opened("cuda", "float32")
+    with b.session():
+        x, out = put(b, draw(1, 1, 2000, 3)), put(b, np.zeros((1, 2000, 3)))
+        place = x.data.ptr
+        b.copy(x, out)
+        del x
+        ring = b.ring({"X": (1, 1000, 3)}, {"X": b.dtype})
+        assert ring.arrays["X"].data.ptr == place
+        ring.hosts[0]["X"][...] = 0
+        ring.send(0, 1000)
+        ring.close()
+        assert np.array_equal(on_host(b, out), draw(1, 1, 2000, 3))
