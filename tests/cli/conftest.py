@@ -1,3 +1,4 @@
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,14 @@ def gpumlp(capsys, monkeypatch):
         return Ended(status, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def in_a_terminal():
+    """Let Ctrl-C do what it does there: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ HEAVY = {
     "cuda": {"backends/cuda"},
     "numba": {"backends"},
     "scipy": {"bench/compare.py", "estimators", "search/tables.py"},
-    "torch": {"doctor/comparison.py", "convert/pytorch.py", "cli/export.py"},
+    "torch": {"doctor/comparison.py", "convert/pytorch.py", "convert/torch_embedding.py", "cli/export.py"},
     "onnx": {"convert/onnx_file.py"},
     "tensorboard": {"training/tensorboard_log.py"},
     "mlflow": {"training/mlflow_log.py"},
