@@ -60,6 +60,8 @@ def open_parquet(path: Path, request: Request) -> Blocks:
         layout = _layout(file.schema_arrow, request)
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         counts = [group.num_rows for group in groups]
+        if min(counts, default=0) < 0:
+            raise ValueError(f"a group of {min(counts)} rows")
         largest = max((group.total_byte_size for group in groups), default=0)
         expect_piece(largest, "has a group of rows", "again with a smaller row_group_size")
 
