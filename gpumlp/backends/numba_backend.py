@@ -269,25 +269,40 @@ class NumbaBackend(NumpyBackend):
         partials = np.empty(n_models * n_chunks * n, self.dtype)
         targets, shares = model_flat(batch.y), model_flat(batch.row_weight)
         outputs = (z.reshape(-1), a.reshape(-1), costs, hits, partials, nothing if delta is None else delta.reshape(-1))
-        counts = (tally.counts_hits, tally.threshold is not None, tally.threshold or 0)
+        place = (n_rows, n, rows_of_chunk, delta is not None, tally.counts_hits)
+        by_threshold = (tally.threshold is not None, tally.threshold or 0) if few else ()  # which one output has alone
+        kinds = 4 if few else 1  # of what is kept of a chunk
 
         def chunks(first: int, last: int, room: Room) -> Call:
-            size, kinds = rows_of_chunk * n, 4 if few else 1
-            scratch = [room("terms", kinds * size, self.dtype), room("sums", kinds * rows_of_chunk, self.dtype)]
+            scratch = [room("terms", kinds * rows_of_chunk * n, self.dtype)]
+            scratch += [room("sums", kinds * rows_of_chunk, self.dtype)]
             scratch += [room("totals", rows_of_chunk, np.float64)] * few
-            place = (n_rows, n, rows_of_chunk, delta is not None, *counts, first, last)
-            return bind(run, *flat(b), *targets, *shares, *place, *scratch, *outputs)
+            given = (*flat(b), *targets, *shares, *place, *by_threshold)
+            return bind(run, *given, first, last, *scratch, *outputs)
 
         operations += HIT_OPERATIONS * tally.counts_hits
         self._do(Atoms(n_models, n_chunks, z.size * operations * OPERATION, chunks))
         finish = loop("finish_output", self.dtype)
         clock_of = self._clock_of(np.zeros(3, np.int64) if clock is None else clock)
         sums: tuple[Any, ...] = (nothing, 0) if db is None else flat(db)
-        place = (n_chunks, n, *model_flat(batch.scale))
+        scales = model_flat(batch.scale)
 
         def add_up(first: int, last: int, room: Room) -> Call:
             training = (clock_of(room), clock is not None, db is not None, n_models)
-            return bind(finish, costs, hits, partials, *place, *training, first, last, *sums, tally.values.reshape(-1))
+            return bind(
+                finish,
+                costs,
+                hits,
+                partials,
+                n_chunks,
+                n,
+                *scales,
+                *training,
+                first,
+                last,
+                *sums,
+                tally.values.reshape(-1),
+            )
 
         self._do(Atoms(n_models, 1, n_models * n_chunks * n * 4 * OPERATION, add_up))
 
@@ -548,11 +563,13 @@ def output_loop(formulas: OutputDelta, activation: Activation, dtype: Any, few: 
         ("cost_outer", outer),
         ("output_delta_value", weighted_delta(formulas.delta)),
     ]
-    operations = 40
+    operations, kind = 40, "rows"
     if not activation.row_wise:
         value = value_recording(activation)
         printed.append(("activation_value", value))
-        operations = weight(formulas.term) + weight(value) + 4
-    name, kind = "output_layer_of_few" if few else "output_layer", "rows" if activation.row_wise else "units"
-    activate = f"activate_few_{kind}" if few else f"activate_{kind}"
-    return loop(name, dtype, tuple(printed), (("activate", activate),)), operations
+        operations, kind = weight(formulas.term) + weight(value) + 4, "units"
+    if few:
+        return loop(
+            "output_layer_of_few", dtype, tuple(printed), (("activate_by_unit", f"activate_few_{kind}"),)
+        ), operations
+    return loop("output_layer", dtype, tuple(printed), (("activate", f"activate_{kind}"),)), operations

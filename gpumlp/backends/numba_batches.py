@@ -37,11 +37,11 @@ class Orders:
     """The rows of a part of an epoch in the order of each model, or of all, computed by a loop.
 
     rows      (n_orders, n), overwritten
-    clock     whose POSITION is that of the first row
+    clock_of  clock_of(room) -> the clock whose POSITION is that of the first row
     """
 
-    def __init__(self, source: BatchSource, rows: Array, clock: Any) -> None:
-        self.source, self.rows, self._clock = source, rows, clock
+    def __init__(self, source: BatchSource, rows: Array, clock_of: Callable[[Room], Any]) -> None:
+        self.source, self.rows, self._clock_of = source, rows, clock_of
         self._keys = np.empty((len(rows), 8), np.uint32)  # of `_present`
         self._counts, self._halves = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
         self._present = (-1, -1)  # turn and epoch
@@ -67,7 +67,7 @@ class Orders:
 
         def some(first: int, last: int, room: Room) -> Call:
             words = room("places", size, np.uint32), room("walking", size, np.uint32), room("outside", size, np.int64)
-            return bind(order, *given, self._clock, size, first, last, *words, self.rows.reshape(-1))
+            return bind(order, *given, self._clock_of(room), size, first, last, *words, self.rows.reshape(-1))
 
         return Atoms(n_orders, 1, n_orders * size * ORDER_OPERATIONS * OPERATION, some)
 
@@ -85,7 +85,7 @@ class NumbaRowWindow(RowWindow):
             super()._fill(epoch, first)
             return
         if self._orders is None:
-            self._orders = Orders(self.source, self.rows, self._clock)
+            self._orders = Orders(self.source, self.rows, clock_of=lambda room: self._clock)
             self._compute = Program([self._orders.stage()], threads.count())
         self._orders.begin_epoch(epoch)
         self._clock[POSITION] = first

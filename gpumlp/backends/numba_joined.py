@@ -19,6 +19,8 @@ from gpumlp.backends.numba_source import loop
 from gpumlp.backends.numpy_batches import compute_numbers, equal_weights, valid_rows
 from gpumlp.backends.protocol import EPOCH, POSITION, STEP, WEIGHT, Array, Batch, BatchSource, StepNumbers, Tally
 
+MOST_ROWS = 1 << 22  # of all models and steps, whose numbers are found at once: 32 MiB
+
 
 def thread_clock(room: Room) -> Any:
     """Return the clock of the thread that the room belongs to."""
@@ -51,14 +53,17 @@ class JoinedSteps:
         self.n_steps, self.source, self.numbers = n_steps, source, numbers
         self._clock, self._batch, self._tally = clock, batch, tally
         self._ahead = np.empty((n_steps, *numbers.table.shape), numbers.table.dtype)
-        self._orders = Orders(source, np.empty((len(batch.a0), n_steps * source.batch), np.int64), clock)
+        n_orders = len(batch.a0)
+        self._at_once = n_orders * n_steps * source.batch <= MOST_ROWS
+        rows = np.empty((n_orders, (n_steps if self._at_once else 1) * source.batch), np.int64)
+        self._orders = Orders(source, rows, (lambda room: clock) if self._at_once else thread_clock)
         self._program: Program | None = None
         self._prologue, self.stages = self._begin()
 
     def _begin(self) -> tuple[list[Stage], list[Stage]]:
         """Return what a thread does before all steps, and the stages with which each step begins.
 
-        The rows of all steps are found at once: that is faster than as many short parts of an order.
+        Where there is room the rows of all steps are found at once: faster than as many short parts of an order.
         """
         dtype, numbers, clock = self._batch.a0.dtype, self.numbers, self._clock
         n_models = numbers.table.shape[-1]
@@ -73,9 +78,13 @@ class JoinedSteps:
             return bind(loop("begin_own_step", dtype), clock, *place, ahead, table, *own)
 
         work = numbers.table.size * OPERATION
+        before: list[Stage] = [Atoms(n_models, 1, OPERATION, reset)]
         stages: list[Stage] = [Atoms(n_models, 1, work, begin)]
-        stages += taking_stages(self.source, self._batch, self._orders.rows, place_of_step)
-        return [Atoms(n_models, 1, OPERATION, reset), self._orders.stage()], stages
+        (before if self._at_once else stages).append(self._orders.stage())
+        start = np.zeros(1, np.int64)
+        at = place_of_step if self._at_once else lambda room: start
+        stages += taking_stages(self.source, self._batch, self._orders.rows, at)
+        return before, stages
 
     def build(self, stages: Sequence[Stage]) -> bool:
         """Lay out the program; tell whether its stages let each thread have models of its own."""

@@ -113,6 +113,11 @@ def activate(z: Reals, a: Reals, b: Reals, sums: Reals) -> None:
     raise NotImplementedError
 
 
+def activate_by_unit(z: Reals, a: Reals, n_rows: Int, sums: Reals) -> None:
+    """Set a = f(z) for some rows, those of each unit side by side: `activate_few_units` or `activate_few_rows`."""
+    raise NotImplementedError
+
+
 def cost_term(z: Real, a: Real, y: Real) -> Real:
     """What a unit adds to the cost."""
     raise NotImplementedError
@@ -751,8 +756,6 @@ def output_layer(
     rows_of_chunk: Int,
     backward: Flag,
     counts: Flag,
-    by_threshold: Flag,
-    threshold: Real,
     first: Int,
     last: Int,
     terms: Reals,
@@ -768,8 +771,8 @@ def output_layer(
 
     terms      room for the values of a chunk; sums for a number a row
     costs      (n_models, n_chunks), overwritten: the weighted cost of each chunk
-    hits       (n_models, n_chunks), overwritten if they are counted: the weight of the rows whose outputs name the
-               right class, by the largest output or by the threshold that one output reaches
+    hits       (n_models, n_chunks), overwritten if they are counted: the weight of the rows whose largest output is
+               that of the right class
     partials   (n_models, n_chunks, n), overwritten: sums of delta
     """
     n_chunks = (batch + rows_of_chunk - 1) // rows_of_chunk
@@ -794,7 +797,7 @@ def output_layer(
             cost += double(c) * double(weights[r])
         costs[chunk] = cost
         if counts:
-            hits[chunk] = weight_of_hits(values, targets, weights, n, by_threshold, threshold)
+            hits[chunk] = weight_of_hits(values, targets, weights, n)
         if backward:
             deltas, part = delta[at : at + size], partials[chunk * n : chunk * n + n]
             for r in range(n_rows):
@@ -816,21 +819,12 @@ def largest_place(row: Reals) -> Any:
     return place
 
 
-def is_hit(output: Real, target: Real, threshold: Real) -> Flag:
-    """Tell whether one output names the class that its target names."""
-    return (output >= threshold) == (target >= threshold)
-
-
-def weight_of_hits(a: Reals, y: Reals, weight: Reals, n: Int, by_threshold: Flag, threshold: Real) -> Double:
+def weight_of_hits(a: Reals, y: Reals, weight: Reals, n: Int) -> Double:
     """Return the weight of the rows whose outputs name the class that their targets name."""
     total = 0.0
     for row in range(weight.size):
         at = row * n
-        if by_threshold:
-            hit = is_hit(a[at], y[at], threshold)
-        else:
-            hit = largest_place(a[at : at + n]) == largest_place(y[at : at + n])
-        if hit:
+        if largest_place(a[at : at + n]) == largest_place(y[at : at + n]):
             total += double(weight[row])
     return total
 
@@ -932,7 +926,7 @@ def output_layer_of_few(
     partials: Reals,
     delta: Reals,
 ) -> None:
-    """As output_layer, for few units; z and a stay.
+    """As output_layer, for few units; z and a stay. One output names the class by whether it reaches the threshold.
 
     of_units   room for four times the values of a chunk; of_rows for four numbers a row, totals for one
     """
@@ -953,7 +947,7 @@ def output_layer_of_few(
             bias, of_unit = b[m * b_stride + j], zs[j * n_rows : j * n_rows + n_rows]
             for r in range(n_rows):
                 of_unit[r] += bias
-        activate(zs, values, n_rows, sums)
+        activate_by_unit(zs, values, n_rows, sums)
         for i in range(size):
             terms[i] = cost_term(zs[i], values[i], targets[i])
         for r in range(n_rows):
@@ -969,7 +963,7 @@ def output_layer_of_few(
         if counts:
             if by_threshold:
                 for r in range(n_rows):
-                    named[r], right[r] = real(1), real(is_hit(values[r], targets[r], threshold))
+                    named[r], right[r] = real(values[r] >= threshold), real(targets[r] >= threshold)
             else:
                 largest_places(values, n_rows, most, named)
                 largest_places(targets, n_rows, most, right)

@@ -16,7 +16,7 @@ After = Callable[[range, slice, slice, Room], list[Call]]  # (models, rows, unit
 
 PIECE_UNITS = 16  # units or rows that are worth a thread: what a BLAS computes at once
 CHUNK, CHUNK_ROWS = 4096, 32  # values and rows of a layer that are worked on, and summed, together
-AT_ONCE = 256  # numbers that keep a processor's vectors full, when there are so many in a row
+FULL = 256  # numbers that keep a processor's vectors full, when there are so many in a row
 WEIGHTS = {"exp": 12, "expm1": 14, "tanh": 16, "log": 14, "log1p": 16, "sin": 100, "cos": 100, "power": 200}
 
 
@@ -35,7 +35,7 @@ def chunks_of_rows(n_rows: int, n: int) -> tuple[int, int]:
 
 def rows_at_once(n: int) -> int:
     """Return how many rows of n units are worked on as one: 1, 2, 4, 8 or 16."""
-    return 1 << min(4, max(1, AT_ONCE // n).bit_length() - 1)
+    return 1 << min(4, max(1, FULL // n).bit_length() - 1)
 
 
 def flat(x: Array) -> tuple[Any, int]:

@@ -68,8 +68,10 @@ JOINED = [
 
 
 @pytest.mark.parametrize("which", range(len(JOINED)))
-@pytest.mark.parametrize("at_once", [2, 5])
-def test_steps_at_once_leave_the_bits_of_single_steps(launched, at_once, which):
+@pytest.mark.parametrize(("at_once", "most_rows"), [(2, numba_joined.MOST_ROWS), (5, numba_joined.MOST_ROWS), (5, 0)])
+def test_steps_at_once_leave_the_bits_of_single_steps(launched, at_once, most_rows, which, monkeypatch):
+    """Whether there is room for the rows of all steps, or not."""
+    monkeypatch.setattr(numba_joined, "MOST_ROWS", most_rows)
     one_by_one = train(1, **JOINED[which])
     assert not launched
     assert_equal(train(at_once, **JOINED[which]), one_by_one)

@@ -178,12 +178,18 @@ def test_an_output_layer(pair, train, dtype):
             compare(output(*pair, *sizes, train=train), dtype, exact=("clock", "theta"))
 
 
-def test_hits_are_counted_as_numpy_counts_them():
-    z = np.round(draw(8, 2, 90, 4))  # many equal outputs
+@pytest.mark.parametrize("n", [4, 15], ids=["few units", "many units"])
+def test_hits_are_counted_as_numpy_counts_them(n):
+    z = np.round(draw(8, 2, 90, n))  # many equal outputs
     z[0, 3, 2] = np.nan
-    compare(output("quadratic", "identity", 2, 90, 4, z_values=z), "float64")
-    compare(output("quadratic", "identity", 2, 90, 1, z_values=z[..., :1], threshold=0.5), "float64")
-    assert not compare(output("quadratic", "identity", 2, 90, 4, hits=False), "float64")["tally"][2].any()
+    assert compare(output("quadratic", "identity", 2, 90, n, z_values=z), "float64")["tally"][2].any()
+    assert not compare(output("quadratic", "identity", 2, 90, n, hits=False), "float64")["tally"][2].any()
+
+
+def test_one_output_is_a_hit_where_it_reaches_the_threshold_as_its_target_does():
+    z = np.round(draw(8, 2, 90, 1))
+    z[0, 3, 0] = np.nan
+    assert compare(output("quadratic", "identity", 2, 90, 1, z_values=z, threshold=0.5), "float64")["tally"][2].any()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
