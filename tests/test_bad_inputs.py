@@ -803,7 +803,7 @@ COMMANDS = (
     command("sweep: an unknown executor", lambda: put("s.toml", "epochs = 1\n"),
             "sweep s.toml iris --out f --executor x", "unknown executor 'x'", "", "known are local, ray"),
     command("sweep: results in a file", lambda: put("s.toml", "epochs = 1\n"), "sweep s.toml iris --out s.toml",
-            "--out s.toml: is a file", "expected one", "choose another folder"),
+            "--out s.toml: is a file", "expected a folder", "choose another name"),
     command("an unknown scaling", with_table, "train t.csv --scale quantil", "unknown scaling 'quantil'", "",
             "did you mean 'quantile'?"),
     command("two scalings", with_table, "train t.csv --standardise --scale none", "--standardise and --scale none",

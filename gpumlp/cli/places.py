@@ -32,6 +32,12 @@ def check_place(path: Path | None, option: str, endings: tuple[str, ...] = ()) -
         ) from error
 
 
+def check_folder(path: Path | None, option: str) -> None:
+    """Raise ConfigurationError for what is there and is no folder."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise ConfigurationError(f"{option} {path}: is a file, expected a folder; choose another name")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """Give a file that takes the place of `path` when the block ends well; raise ConfigurationError if it cannot."""

@@ -76,6 +76,11 @@ def bytes_of_row(problem: Problem, is_scaled: bool, dtype: np.dtype[Any]) -> int
     return n_bytes + (y.itemsize if problem.classes is not None else dtype.itemsize * y.shape[1])
 
 
+def bytes_beside(problem: Problem, is_scaled: bool, dtype: np.dtype[Any]) -> int:
+    """Return what the features of a row take that is evaluated by a network of `dtype`: it is kept as it is given."""
+    return problem.n_features * max(problem.dtype.itemsize, dtype.itemsize if is_scaled else 0)
+
+
 def pool_for(problem: Problem, memory: int, batch: int | str, row: int) -> Pool | None:
     """Return how to train on features that do not fit into memory; None if they do.
 

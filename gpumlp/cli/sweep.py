@@ -16,6 +16,7 @@ from gpumlp.cli import options as opt
 from gpumlp.cli.embedding import embeddings_of, read_embed
 from gpumlp.cli.errors import SOME_LOST, tell
 from gpumlp.cli.notes import notes_told
+from gpumlp.cli.places import check_folder
 from gpumlp.cli.problem import (
     DEFAULTS,
     Array,
@@ -165,8 +166,7 @@ def sweep(
     """
     opt.expect_task(task)
     found, part, runner = read_space(space), read_shard(shard), executor_of(executor, address, cpus)
-    if out is not None and out.exists() and not out.is_dir():
-        raise ConfigurationError(f"--out {out}: is a file, expected one; choose another folder")
+    check_folder(out, "--out")
     scaling, named = opt.scaler_kind(scale, standardise), opt.column_names(categorical)
     embedded = read_embed(embed)
     problem = pose(load_table(data, target=target, header=opt.header_mode(header), categorical=named), task)

@@ -17,7 +17,7 @@ from gpumlp.cli.embedding import embedded_in_words, embeddings_of, read_embed
 from gpumlp.cli.errors import printable, tell
 from gpumlp.cli.interruption import going_on
 from gpumlp.cli.notes import notes_told
-from gpumlp.cli.places import check_place
+from gpumlp.cli.places import check_folder, check_place
 from gpumlp.cli.problem import (
     DEFAULTS,
     Array,
@@ -157,7 +157,8 @@ def train(
         if pool is None:
             problem = in_memory(problem)
         else:
-            parts = streaming.few_enough(parts, problem.row_bytes, pool)
+            beside = streaming.bytes_beside(problem, scaling is not None, net.dtype)
+            parts = streaming.few_enough(parts, beside, pool)
             streaming.tell_unseen(problem)
     trainer = Trainer(
         net,
@@ -253,8 +254,7 @@ def largest_feature(problem: Problem, columns: Encoding | None) -> float:
 def checkpoints_in(folder: Path | None, every: str, keep: int, resume: bool) -> Checkpoints | None:
     """Return the checkpoints that the options ask for; raise ConfigurationError for what means nothing."""
     if folder is not None:
-        if folder.exists() and not folder.is_dir():
-            raise ConfigurationError(f"--checkpoint {folder}: is a file, expected a folder; choose another name")
+        check_folder(folder, "--checkpoint")
         return Checkpoints(folder, every, keep)
     if resume:
         raise ConfigurationError("--resume: needs --checkpoint DIR, the folder to go on from; give it")
@@ -285,7 +285,8 @@ def fit(
     beside = parts.choice if len(parts.choice) or not watchers.compare else parts.test
     X, Y = rows(parts.train) if pool is None else (streaming.training_rows(problem, parts, model), None)
     if pool is not None:
-        beside = streaming.that_fit(beside, problem.row_bytes, pool)
+        row = streaming.bytes_beside(problem, model.scaler is not None, model.network.dtype)
+        beside = streaming.that_fit(beside, row, pool)
     first: list[Monitor] = [best]
     if watchers.report is not None:
         first.append(DeltaNorms(model.network, *rows(streaming.spread(parts.train, SAMPLE))))

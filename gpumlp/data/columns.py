@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +59,7 @@ def open_parquet(path: Path, request: Request) -> Blocks:
     with about(path), damage_told(*DAMAGED), _opened_parquet(path) as file:
         layout = _layout(file.schema_arrow, request)
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        counts = [group.num_rows for group in groups]
-        if min(counts, default=0) < 0:
-            raise ValueError(f"a group of {min(counts)} rows")
+        counts = _counted(group.num_rows for group in groups)
         largest = max((group.total_byte_size for group in groups), default=0)
         expect_piece(largest, "has a group of rows", "again with a smaller row_group_size")
 
@@ -93,7 +91,7 @@ def open_arrow(path: Path, request: Request) -> Blocks:
             rows, dictionaries = batches_of(memoryview(source.read_buffer()))
             largest = max((batch.n_bytes for batch in rows), default=0) + sum(batch.n_bytes for batch in dictionaries)
             expect_piece(largest, "has a batch of rows", "again in smaller batches")
-            counts = [batch.n_rows for batch in rows]
+            counts = _counted(batch.n_rows for batch in rows)
 
     def batches(start: int) -> Iterator[tuple[int, Any]]:
         with arrow.memory_map(str(path)) as source, ipc.open_file(source) as file:
@@ -101,6 +99,14 @@ def open_arrow(path: Path, request: Request) -> Blocks:
                 yield at, file.get_batch(i)
 
     return _as_blocks(path, layout, sum(counts), batches)
+
+
+def _counted(rows: Iterable[int]) -> list[int]:
+    """Return the rows of each group as it claims them; raise ValueError for one that claims fewer than none."""
+    counts = list(rows)
+    if min(counts, default=0) < 0:
+        raise ValueError(f"a group of {min(counts)} rows")
+    return counts
 
 
 def _from(start: int, counts: list[int]) -> Iterator[tuple[int, int]]:
@@ -215,12 +221,10 @@ def _coded(column: Any, codes: Codes) -> Array:
     """Return the codes of a column as text, in which new texts get new ones; a missing value is the text ""."""
     types, arrow = needed("pyarrow.types", "arrow"), needed("pyarrow", "arrow")
     encoded = column if types.is_dictionary(column.type) else column.dictionary_encode()
-    texts = [text or "" for text in encoded.dictionary.cast(arrow.string()).to_pylist()] + [""]
-    indices = encoded.indices.cast(arrow.int64()).fill_null(len(texts) - 1)
-    places = np.zeros(len(texts), np.int64)
-    for i in indices.unique().to_pylist():  # as they appear
-        places[i] = codes.setdefault(texts[i], len(codes))
-    found: Array = places[indices.to_numpy(zero_copy_only=False)]
+    used = encoded.indices.dictionary_encode(null_encoding="encode")  # in the order in which they appear
+    texts = encoded.dictionary.take(used.dictionary).cast(arrow.string()).fill_null("").to_pylist()
+    places = np.array([codes.setdefault(text, len(codes)) for text in texts], np.int64)
+    found: Array = places[used.indices.to_numpy(zero_copy_only=False)]
     return found
 
 
@@ -228,7 +232,8 @@ def _values(column: Any, at: int, name: str, missing: bool) -> Array:
     types, arrow = needed("pyarrow.types", "arrow"), needed("pyarrow", "arrow")
     if types.is_dictionary(column.type):
         if _is_text(column.type):
-            expect_room_for_texts(len(column), max((len(t or "") for t in column.dictionary.to_pylist()), default=0))
+            used = column.dictionary.take(column.indices.unique()).to_pylist()
+            expect_room_for_texts(len(column), max((len(text or "") for text in used), default=0))
         column = column.dictionary_decode()
     if column.null_count and not missing:
         row = at + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])

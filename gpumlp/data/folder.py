@@ -123,16 +123,15 @@ def _making(place: Path, replace: bool) -> Iterator[Path]:
 
 def _put_in_place(making: Path, place: Path, replace: bool) -> None:
     old = making.with_name(making.name + ".old")
-    if replace and place.exists():
-        os.rename(place, old)
     try:
+        if replace and place.exists():
+            os.rename(place, old)
         os.rename(making, place)
-    except OSError:
-        if old.exists():
+        sync_folder(place.parent)
+    finally:  # a signal may come between any two of these, too
+        if old.exists() and not place.exists():
             os.rename(old, place)
-        raise
-    sync_folder(place.parent)
-    shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_arrays(blocks: Blocks, making: Path, limit: int) -> Manifest:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import json
 import logging
 import os
 import sys
 from contextlib import suppress
-from fnmatch import fnmatch
 from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
@@ -113,8 +113,8 @@ def read_folder(folder: Path) -> dict[str, Row]:
     """Return the rows of all files, by key; the first of two with one key counts, in the order of the files' names."""
     found: dict[str, Row] = {}
     # no generator: a Ctrl-C while one is done away with would be lost
-    files = [name for name in os.listdir(folder) if fnmatch(name, "results*.jsonl")]
-    for name in sorted(files):
+    names = os.listdir(folder) if folder.is_dir() else []
+    for name in sorted(fnmatch.filter(names, "results*.jsonl")):
         for row in read_file(folder / name)[0]:
             found.setdefault(row["key"], row)
     return found

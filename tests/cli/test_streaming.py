@@ -220,3 +220,17 @@ def test_a_batch_that_has_no_room_is_told_before_anything_else(dtype, scaled, pl
         assert ended.status == 2
         assert ended.err.count("\n") == 1
         assert "in which pools have room for 39 rows, but a batch has 40; allow more" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "rows"),
+    [("uint8", (), 160), ("uint8", ("--standardise",), 93), ("float64", (), 46), ("float64", ("--standardise",), 46)],
+    ids=str,
+)
+def test_rows_that_choose_the_epoch_take_what_they_take_scaled(dtype, options, rows, gpumlp, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "t.npz", X=rng.integers(0, 9, (2000, 8)).astype(dtype), y=rng.integers(0, 2, 2000))
+    argv = ("train", tmp_path / "t.npz", "--epochs", 1, "--backend", "numpy", "-b", 10, "--early-stopping", 3)
+    ended = gpumlp(*argv, "--memory", "12kB", *options)
+    assert "streamed from their file" in ended.err
+    assert f"{rows} to choose the epoch" in ended.err

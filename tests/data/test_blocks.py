@@ -225,6 +225,27 @@ def test_a_conversion_that_is_killed_leaves_no_folder_that_looks_whole_and_the_o
         assert np.array_equal(read_table(tmp_path / "set.d").X, X)
 
 
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_signal_while_a_folder_gives_way_leaves_the_old_one_or_the_new_one(before, tmp_path, monkeypatch):
+    write_folder(open_blocks([(X, Y)]), tmp_path / "set.d")
+    renamed, rename = [], os.rename
+
+    def interrupted(*names):
+        if len(renamed) == before:
+            monkeypatch.setattr(os, "rename", rename)
+            raise KeyboardInterrupt
+        renamed.append(names)
+        rename(*names)
+        if len(renamed) == before == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(open_blocks([(X + 1, Y)]), tmp_path / "set.d", replace=True)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "set.d"]
+    assert np.array_equal(read_table(tmp_path / "set.d").X, X + (before == 2))
+
+
 def test_memory_stays_bounded_while_a_table_is_converted(tmp_path):
     """A table of 200 MB passes through a process that may take 80 MB more than it has when the reading begins."""
     resource = pytest.importorskip("resource")

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,16 @@ def test_of_two_files_with_one_key_the_first_by_name_counts(tmp_path):
     for part, score in ((2, "second"), (1, "first")):
         (tmp_path / file_name((part, 2))).write_text(json.dumps(row("a", score=score)) + "\n")
     assert read_folder(tmp_path)["a"]["score"] == "first"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="where open files can be taken away")
+def test_rows_that_are_there_outlive_their_folder(tmp_path):
+    folder = tmp_path / "taken away meanwhile"
+    with Ledger(folder) as ledger:
+        ledger.add(row("a"))
+        shutil.rmtree(folder)
+        ledger.refresh()
+        assert list(ledger.rows) == ["a"]
 
 
 def test_a_row_with_a_number_that_json_has_not_is_refused_before_anything_is_written(tmp_path):
