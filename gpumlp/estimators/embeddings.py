@@ -9,7 +9,7 @@ import numpy as np
 
 from gpumlp.errors import ConfigurationError, DataError, unknown_name
 from gpumlp.estimators.inputs import dense
-from gpumlp.network.embedding import Embedding, check_embeddings
+from gpumlp.network.embedding import Embedding, are_no_codes, check_embeddings
 from gpumlp.shapes import HostArray, is_on_device
 
 Names = Sequence[str] | None  # of the columns of X, where it has some
@@ -104,11 +104,11 @@ def _number_of(given: Any, names: Names, n_columns: int) -> int:
 
 def expect_codes(codes: HostArray, column: int, names: Names) -> None:
     """Raise DataError, naming column and value, unless all are whole numbers of at least -1."""
-    wrong = ~((codes >= -1) & (codes == np.floor(codes)) & (codes < np.inf))
+    wrong = are_no_codes(codes, np.inf)
     if wrong.any():
         row = int(wrong.argmax())
         raise DataError(
-            f"X[{row}, {column}] is {codes[row]:g}, but {_called(column, names)} is embedded and holds codes: whole "
+            f"X[{row}, {column}] is {codes[row]:.9g}, but {_called(column, names)} is embedded and holds codes: whole "
             "numbers from 0, or -1 for a category that is not known; encode it, as "
             'sklearn.preprocessing.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, '
             "encoded_missing_value=-1) does"

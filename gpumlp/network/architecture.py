@@ -74,10 +74,6 @@ def build_architecture(
         raise ConfigurationError(
             f"sizes={tuple(sizes)!r}: expected at least an input and an output size, all whole numbers of at least 1"
         )
-    if max(layers) > MOST_NEURONS:
-        raise ConfigurationError(
-            f"sizes={layers}: expected layers of at most {MOST_NEURONS} neurons; make them smaller"
-        )
     n_hidden = len(layers) - 2
     if isinstance(activation, str | Activation) or callable(activation):
         several: list[Any] = [activation] * n_hidden
@@ -95,6 +91,11 @@ def build_architecture(
         check_definition(definition)
     kinds = _kinds(normalisation, n_hidden)
     embedded = check_embeddings(embeddings, layers[0])
+    if max(widths(layers, embedded)) > MOST_NEURONS:
+        raise ConfigurationError(
+            f"sizes={layers}: expected layers of at most {MOST_NEURONS} neurons, units of embeddings counted in; "
+            "make them smaller"
+        )
     found = Architecture(layers, (*hidden, ACTIVATIONS.get(output)), COSTS.get(cost), kinds, embedded)
     check_pair(found.cost, found.activations[-1])
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,10 @@ class Embedding:
 
 def check_embeddings(given: Sequence[Embedding], n_columns: int) -> tuple[Embedding, ...]:
     """Return embeddings in the order of their columns; raise ConfigurationError unless each has one of its own."""
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(
+            f"embeddings={given!r}: expected a list of gpumlp.Embedding(column, n_categories, n_units)"
+        )
     found = [_checked(embedding, n_columns) for embedding in given]
     columns = [embedding.column for embedding in found]
     for column in columns:
@@ -56,17 +60,23 @@ def widths(sizes: tuple[int, ...], embeddings: Sequence[Embedding]) -> tuple[int
     return (sizes[0] + sum(embedding.n_units - 1 for embedding in embeddings), *sizes[1:])
 
 
+def are_no_codes(values: HostArray, n_categories: float) -> HostArray:
+    """Tell which numbers are neither -1 nor whole ones from 0 to below n_categories."""
+    is_code: HostArray = (values >= -1) & (values < n_categories) & (values == np.floor(values))
+    return ~is_code
+
+
 def check_codes(X: Any, embeddings: Sequence[Embedding], name: str) -> None:
     """Raise DataError if a column of X on the host holds what is no code; on a device that is taken for unknown."""
     if is_on_device(X):
         return
     for embedding in embeddings:
         codes: HostArray = X[:, embedding.column]
-        wrong = (codes < -1) | (codes >= embedding.n_categories) | (codes != np.floor(codes))
+        wrong = are_no_codes(codes, embedding.n_categories)
         if wrong.any():
             row = int(wrong.argmax())
             raise DataError(
-                f"{name}[{row}, {embedding.column}] is {codes[row]:g}, but column {embedding.column} is embedded and "
+                f"{name}[{row}, {embedding.column}] is {codes[row]:.9g}, but column {embedding.column} is embedded and "
                 f"holds codes: whole numbers from 0 to {embedding.n_categories - 1}, or -1 for a category that is not "
                 "known; encode it, or give the embedding more categories"
             )

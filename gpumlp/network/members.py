@@ -96,7 +96,12 @@ def stacked_architecture(members: Sequence[Member]) -> Architecture:
 
 
 COMMON = (
-    *("number of layers", "input size", "output size", "output activation", "cost", "normalisation"),
+    "number of layers",
+    "input size",
+    "output size",
+    "output activation",
+    "cost",
+    "normalisation",
     "embeddings",
 )
 

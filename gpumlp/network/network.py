@@ -154,8 +154,8 @@ class Network:
         """Return a stack of models that may differ in hidden sizes, activations, dropout, seeds and initialisers.
 
         Each of them computes what a network of its own would. Number of layers, input and output sizes, output
-        activation, cost but for its label smoothing, and normalisation are the same for all; so is everything where a
-        layer is normalised. What is fastest has members that are alike side by side.
+        activation, cost but for its label smoothing, normalisation and embeddings are the same for all; so is
+        everything where a layer is normalised. What is fastest has members that are alike side by side.
 
         members  in the order of the stack; the other arguments as of Network
         Raises   ConfigurationError, BackendUnavailable
@@ -221,7 +221,10 @@ class Network:
         """
         mine, its = self.members[model].architecture, other.members[its_model].architecture
         if layout_of(mine) != layout_of(its):
-            raise ConfigurationError(f"model {model} is a {mine}, what it is to know a {its}; sizes must be equal")
+            raise ConfigurationError(
+                f"model {model} is a {mine}, what it is to know a {its}; sizes, "
+                "normalisation and embeddings must be equal"
+            )
         if other.backend is self.backend and other.sizes == self.sizes:
             self.backend.copy(other.parameters.theta[its_model], self.parameters.theta[model])
             return

@@ -119,7 +119,7 @@ class Workspace:
         self.z: list[Array] = []  # z[l]: (n_models, batch, sizes[l + 1])
         self.u: list[Array] = []  # u[l], of which a[l + 1] = f(u[l]): z[l] itself, or what it is normalised to
         self.embedded = build_embedded_rows(backend, p, self.batch.a0, backward)
-        self.a: list[Array] = [self.batch.a0]  # a[l]: (n_models, batch, sizes[l])
+        self.a: list[Array] = [self.batch.a0]  # a[l]: (n_models, batch, widths[l])
         if self.embedded is not None:
             self.a = [empty((n_models, batch, architecture.n_embedded), what="a of the embedding")]
         for l, (n, norm) in enumerate(zip(sizes[1:], [*self.norms, None], strict=True)):

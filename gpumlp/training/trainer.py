@@ -12,6 +12,7 @@ from gpumlp.errors import ConfigurationError, DivergenceError, ShapeError
 from gpumlp.formulas.normalisation import BATCH
 from gpumlp.formulas.update_rules import RULES, UpdateRule, check_rule, finished_names
 from gpumlp.network.network import Network
+from gpumlp.network.parameters import Parameters
 from gpumlp.shapes import expect
 from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice
@@ -50,6 +51,7 @@ class Trainer:
     train_biases         whether biases, and gamma and beta of normalised layers, are updated at all
     momentum_on_biases   whether the rule's momentum acts on these, too
     state                initial state of the rule by name: (n_models, n_params), or a list of (like W, like b) by layer
+                         and zeros for all else
     on_divergence        "raise" (default for one model) or "stop" (default for several): what happens when a model's
                          cost or weights are no longer finite; its weights return to its last finite epoch
     steps_per_launch     how many steps a device is given at once; monitors are told of the last of them. More spare the
@@ -223,11 +225,11 @@ class Trainer:
             expect(given, f"state[{name!r}]", tuple(buffer.shape))
             backend.copy(backend.asarray(given, backend.dtype), buffer)
             return
-        views, n_layers = p.views(buffer), self.net.architecture.n_layers
-        if len(given) != n_layers:
-            raise ShapeError(f"state[{name!r}] has {len(given)} layers, {self.net.architecture} has {n_layers}")
-        for l, pair in enumerate(given):
-            for value, out in zip(pair, (views[l], views[n_layers + l]), strict=True):
+        of = Parameters(backend, p.layout, self.net.n_models, theta=buffer)
+        if len(given) != len(of.W):
+            raise ShapeError(f"state[{name!r}] has {len(given)} layers, {self.net.architecture} has {len(of.W)}")
+        for l, (pair, *outs) in enumerate(zip(given, of.W, of.b, strict=True)):
+            for value, out in zip(pair, outs, strict=True):
                 array = np.asarray(value, backend.dtype)
                 if array.shape != tuple(out.shape):
                     expect(array, f"state[{name!r}][{l}]", tuple(out.shape[1:]))

@@ -442,7 +442,7 @@ def test_a_column_that_there_is_not_is_named():
 
 
 @pytest.mark.parametrize("missing", ["error", "indicator"])
-@pytest.mark.parametrize(("wrong", "told"), [(2.5, "2.5"), (-2, "-2"), (np.nan, "nan")])
+@pytest.mark.parametrize(("wrong", "told"), [(2.5, "2.5"), (-2, "-2"), (1234567.5, "1234567.5"), (np.nan, "nan")])
 def test_what_is_no_code_is_told_with_its_column_and_value(wrong, told, missing):
     X, y = rows()
     mlp = small(missing=missing).fit(X, y)

@@ -7,6 +7,7 @@ import pytest
 from comparing import is_same_model, set_theta, theta
 from embedded import CITIES, EMBEDDINGS, N_COLUMNS, N_OUT, SHOPS, SIZES, blocks, data, network, one_hot
 from learning import StopTheSecond, kept, padding
+from stopping import StopAt
 
 import gpumlp
 from gpumlp import Checkpoints, Embedding, Folds, Network, Pool, Trainer
@@ -16,7 +17,7 @@ from gpumlp.network.architecture import build_architecture
 from gpumlp.network.embedding import MOST_CATEGORIES
 from gpumlp.network.members import Member
 from gpumlp.network.objective import Objective
-from gpumlp.network.parameters import ParameterLayout
+from gpumlp.network.parameters import ParameterLayout, Parameters
 from gpumlp.randomness.seeds import generator
 
 STEP = 1e-6
@@ -170,7 +171,7 @@ def test_a_batch_of_unknown_categories_leaves_the_tables_alone(backend):
     assert np.array_equal(net.predict(X), outputs)
 
 
-@pytest.mark.parametrize("wrong", [5.0, -2.0, 1.5])
+@pytest.mark.parametrize("wrong", [5.0, -2.0, 1.5, 1234567.0])
 def test_codes_that_do_not_exist_are_refused_with_their_place(wrong, backend):
     (X, y), net = data(), network(backend)
     bad = X.copy()
@@ -184,7 +185,7 @@ def test_codes_that_do_not_exist_are_refused_with_their_place(wrong, backend):
         lambda: trainer.fit(X, y, 1, (bad, y)),
         lambda: trainer.fit(bad, y, 1, pool=Pool(10)),
     ):
-        with pytest.raises(DataError, match=rf"\[4, 1\] is {wrong:g}.*from 0 to 4, or -1"):
+        with pytest.raises(DataError, match=rf"\[4, 1\] is {wrong:.9g}.*from 0 to 4, or -1"):
             call()
 
 
@@ -285,13 +286,6 @@ def test_each_model_of_a_mixed_stack_with_folds_is_trained_as_alone(options, bac
     rows, of_model = (draw.permutation(37)[:29], draw.permutation(37)[:26]), (0, 1, 1, 0, 1, 0)
     rates, ends = 10.0 ** np.linspace(-3, -1, n), np.array([2, 4, 1, 4, 4, 2])
 
-    class StopAt(gpumlp.Monitor):
-        def __init__(self, ends):
-            self.ends = ends
-
-        def epoch_ended(self, report):
-            return gpumlp.Stop("enough", self.ends <= report.epoch)
-
     def fit(some, folds, **more):
         net = Network.mixed([members[m] for m in some], dtype="float64", backend=backend)
         trainer = Trainer(net, learning_rate=rates[some], batch_size=8, l2=0.01 * np.array(some), clip_norm=1.0, **more)
@@ -370,6 +364,17 @@ def test_tables_decay_as_weights_do_and_the_padding_stays_zero(rule, backend):
     before = still.embeddings[0].copy()
     Trainer(still, "sgd", 0.5, batch_size="full", l2=0.1).fit(X, y, 1)
     assert np.allclose(still.embeddings[0], (1 - 0.5 * 0.1) * before, rtol=1e-12)
+
+
+def test_a_state_that_is_given_by_layer_leaves_zeros_for_the_tables(backend):
+    net, normal = network(backend, n_models=2), np.random.default_rng(0).standard_normal
+    layers = [(normal(W.shape), normal(b.shape)) for W, b in zip(net.weights, net.biases, strict=True)]
+    trainer = Trainer(net, "momentum", state={"v": layers})
+    v = Parameters(net.backend, net.parameters.layout, 2, theta=trainer.state["v"])
+    for l, (W, b) in enumerate(layers):
+        assert np.array_equal(net.backend.to_host(v.W[l]), W)
+        assert np.array_equal(net.backend.to_host(v.b[l]), b)
+    assert not net.backend.to_host(v.tables).any()
 
 
 def test_tables_are_trained_without_biases_too(backend):
@@ -483,7 +488,7 @@ def test_a_network_moves_and_is_cut_with_its_tables(backend):
     some = net.take([2, 0])
     assert np.array_equal(some.embeddings[1], net.embeddings[1][[2, 0]])
     assert np.allclose(some.predict(X), outputs[[2, 0]], rtol=1e-11)
-    with pytest.raises(ConfigurationError, match="sizes must be equal"):
+    with pytest.raises(ConfigurationError, match="embeddings must be equal"):
         net.put(0, network(backend, embeddings=(CITIES,)))
 
 
@@ -512,6 +517,8 @@ WRONG = {
     "text": ([Embedding(0, "3", 1)], "n_categories"),
     "a column twice": ([Embedding(2, 3, 1), Embedding(2, 4, 1)], "column 2 comes 2 times"),
     "what is no embedding": ([(0, 3, 1)], "is no gpumlp.Embedding"),
+    "no list": (SHOPS, "expected a list of gpumlp.Embedding"),
+    "nothing": (None, "embeddings=None: expected a list"),
 }
 
 
@@ -520,6 +527,11 @@ def test_embeddings_that_make_no_sense_are_refused(name):
     given, text = WRONG[name]
     with pytest.raises(ConfigurationError, match=text):
         Network(SIZES, embeddings=given)
+
+
+def test_units_of_embeddings_count_as_neurons_of_the_first_layer():
+    with pytest.raises(ConfigurationError, match="2147483647 neurons, units of embeddings counted in"):
+        Network((200, 2), embeddings=[Embedding(column, 1, 2**24) for column in range(200)])
 
 
 def test_embeddings_are_in_the_order_of_their_columns_and_plain_numbers():

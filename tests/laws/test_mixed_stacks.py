@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from stopping import StopAt
 
 from gpumlp import Folds, Network, SavedModel, Trainer, costs, schedules
 from gpumlp.convert import one_of, save_safetensors
@@ -12,7 +13,6 @@ from gpumlp.formulas.update_rules import RULES
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
 from gpumlp.training import active
-from gpumlp.training.monitors import Monitor, Stop
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "softplus", "leaky_relu(slope=0.2)")
 
@@ -66,16 +66,6 @@ def test_each_model_of_a_mixed_stack_is_trained_as_alone(backend, dtype, n_layer
         assert difference(net.predict(data()[0])[m], solo.predict(data()[0])[0]) <= near
         for name in ("cost", "validation_cost"):
             assert difference(history[name][:, m], its_history[name][:, 0]) <= near
-
-
-class StopAt(Monitor):
-    """Stops each model after an epoch of its own."""
-
-    def __init__(self, ends):
-        self.ends = np.asarray(ends)
-
-    def epoch_ended(self, report):
-        return Stop("enough", self.ends <= report.epoch)
 
 
 SCHEDULES = (
@@ -215,16 +205,6 @@ def test_what_works_on_models_that_are_alike_says_so():
             call()
 
 
-def test_weights_of_a_mixed_stack_are_padded_with_zeros(backend):
-    net = Network.mixed(members_of(5), backend=backend)
-    for m in range(5):
-        for W, own in zip(net.weights, net.alone(m).weights, strict=True):
-            n_out, n_in = own.shape[1:]
-            assert np.array_equal(W[m, :n_out, :n_in], own[0])
-            assert not W[m, n_out:].any()
-            assert not W[m, :, n_in:].any()
-
-
 @pytest.mark.parametrize(
     "save", [lambda m, p: m.save(p / "m.npz"), lambda m, p: save_safetensors(m, p / "m.safetensors")]
 )
@@ -234,8 +214,3 @@ def test_a_mixed_stack_is_not_saved_as_if_its_models_were_alike(save, tmp_path):
         save(SavedModel(net, "classification", np.arange(3)), tmp_path)
     assert not list(tmp_path.iterdir())
     save(one_of(SavedModel(net, "classification", np.arange(3)), 1), tmp_path)
-
-
-def test_dropout_of_a_mixed_stack_is_asked_of_its_members():
-    with pytest.raises(ConfigurationError, match=r"take one out of it: net\.alone\(0\)"):
-        assert Network.mixed([build(), build((5, 3, 3))], backend="numpy").dropout

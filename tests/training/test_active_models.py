@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from stopping import StopAt
 
 from gpumlp import EarlyStopping, Folds, KeepBest, Network, Trainer, schedules
 from gpumlp.errors import OutOfMemory
@@ -13,23 +14,21 @@ from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
 from gpumlp.training import active
 from gpumlp.training.data_set import TrainingSet
-from gpumlp.training.monitors import Monitor, Stop
+from gpumlp.training.monitors import Monitor
 
 N = 6
 
 
-class StopAt(Monitor):
-    """Stops each model after an epoch of its own, and remembers what it has seen."""
+class LookAndStop(StopAt):
+    """Remembers what it has seen, too."""
 
     def __init__(self, ends):
-        self.ends, self.seen = np.asarray(ends), []
-
-    def training_began(self, run):
-        self.n_models = run.n_models
+        super().__init__(ends)
+        self.seen = []
 
     def epoch_ended(self, report):
         self.seen.append({name: value.copy() for name, value in report.values.items()})
-        return Stop("enough", self.ends <= report.epoch)
+        return super().epoch_ended(report)
 
 
 @pytest.fixture(params=["alike", "mixed"])
@@ -76,12 +75,12 @@ OPTIONS = [
 @pytest.mark.parametrize("which", range(len(OPTIONS)))
 def test_models_go_on_with_the_same_numbers_when_others_have_stopped(which, members, backend, monkeypatch):
     ends, (options, fit) = [2, 7, 1, 4, 7, 4], OPTIONS[which]
-    watching = StopAt(ends), KeepBest("cost")
+    watching = LookAndStop(ends), KeepBest("cost")
     sizes = rebuilt(monkeypatch)
     net, trainer, history = run(members, backend, watching, options, fit)
     assert sizes == [4, 2]
     never(monkeypatch)
-    others = StopAt(ends), KeepBest("cost")
+    others = LookAndStop(ends), KeepBest("cost")
     its_net, its_trainer, its_history = run(members, backend, others, options, fit)
     assert sizes == [4, 2]
     equal = partial(np.allclose, rtol=1e-10, atol=1e-12) if backend == "cuda" else np.array_equal

@@ -13,11 +13,11 @@ from cuda_cases import compute, draw, gather, layer, norm, on_host, output, upda
 from embedded_rows import embedded
 from mixed_layers import mixed
 from normalised_layers import normalised
+from stopping import StopAt
 
 import gpumlp
 from gpumlp.network.architecture import build_architecture
 from gpumlp.network.members import Member
-from gpumlp.training.monitors import Stop
 
 HERE = Path(__file__).parent
 
@@ -93,16 +93,6 @@ def train(
     found |= {f"history {name}": np.array(history[name]) for name in history.names if name not in NOT_RESULTS}
     found |= {f"score {name}": x for name, x in net.evaluate(X, Y, weights).items()}
     return {**found, "outputs": net.predict(X)}
-
-
-class StopAt(gpumlp.Monitor):
-    """Stops each model after an epoch of its own."""
-
-    def __init__(self, ends):
-        self.ends = np.array(ends)
-
-    def epoch_ended(self, report):
-        return Stop("enough", self.ends <= report.epoch)
 
 
 def learned(net):
