@@ -38,8 +38,9 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Damaged data sets and models by the thousand, five minutes, under limits of memory and time. make fuzz ARGS="--kinds t.csv"
-fuzz: .venv/.dev
+# Damaged data sets and models by the thousand, five minutes by hypothesis and five by atheris, under limits of memory and
+# time. make fuzz ARGS="--kinds t.csv"
+fuzz: .venv/.fuzz
 	$(BIN)/python tests/fuzz/run.py --seconds 300 $(ARGS)
 
 # What the real NVRTC makes of the kernels; no GPU is needed. make kernels-report ARGS="--arch 75,90 --kernel update"
@@ -65,6 +66,10 @@ sanitize: .venv/.dev
 .venv/.dev: pyproject.toml | .venv/bin/python
 	$(PIP) --editable '.[test,dev,plot,test-cuda]'
 	touch .venv/.base $@
+
+.venv/.fuzz: .venv/.dev
+	$(PIP) --editable '.[fuzz]'
+	touch $@
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -95,5 +95,11 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     """Build the error for a name that a registry does not hold, with the nearest that it does."""
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}" if names else "none is known yet"
+    told = printable(", ".join(names))
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {told}" if names else "none is known yet"
     return UnknownName(f"unknown {kind} {name!r}; {hint}")
+
+
+def printable(text: str) -> str:
+    """Spell a text in one line that does not command a terminal, which names in a file may do."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

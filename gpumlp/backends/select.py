@@ -81,7 +81,7 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the dtype asked for, float32 by default; raise ConfigurationError for one that cannot be computed in."""
     try:
         found = np.dtype(np.float32 if dtype is None else dtype)
-    except TypeError as error:
+    except (TypeError, ValueError, SyntaxError) as error:  # NumPy reads a text as Python's tuples
         raise unknown_name("dtype", dtype, DTYPES) from error
     if found.name not in DTYPES:
         raise unknown_name("dtype", found.name, DTYPES)

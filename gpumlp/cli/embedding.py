@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import pow
 
-from gpumlp.cli.errors import printable
 from gpumlp.data import Encoding
 from gpumlp.data.files import listed, shortened
 from gpumlp.errors import ConfigurationError
@@ -65,7 +64,7 @@ def embedded_in_words(model: SavedModel) -> str:
     if model.columns is None:
         return ""
     widths = zip(model.columns.codes, model.network.architecture.embeddings, strict=True)
-    return printable(listed(f"{name} ({each.n_units} numbers)" for name, each in widths))
+    return listed(f"{name} ({each.n_units} numbers)" for name, each in widths)
 
 
 def usual_units(n_categories: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from gpumlp.errors import GpumlpError
+from gpumlp.errors import GpumlpError, printable
 
 DONE, UNEXPECTED, WRONG_INPUT, SOME_LOST = 0, 1, 2, 3
 INTERRUPTED, READER_LEFT = 128 + 2, 128 + 13  # as a shell counts SIGINT and SIGPIPE
@@ -38,11 +38,6 @@ def exit_status(run: Callable[[], None]) -> int:
 def tell(text: str) -> None:
     """Write a line on stderr, so that stdout holds results alone."""
     print(text, file=sys.stderr, flush=True)
-
-
-def printable(text: str) -> str:
-    """Return a text without what would command a terminal, which names in a file may hold."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _status(run: Callable[[], None]) -> int:

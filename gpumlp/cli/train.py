@@ -14,7 +14,7 @@ from gpumlp.backends import threads
 from gpumlp.cli import options as opt
 from gpumlp.cli import streaming
 from gpumlp.cli.embedding import embedded_in_words, embeddings_of, read_embed
-from gpumlp.cli.errors import printable, tell
+from gpumlp.cli.errors import tell
 from gpumlp.cli.interruption import going_on
 from gpumlp.cli.notes import notes_told
 from gpumlp.cli.places import check_folder, check_place
@@ -231,7 +231,7 @@ def describe(problem: Problem, parts: Parts, model: SavedModel, training: str, p
     if model.columns is not None:
         counts = zip(model.columns.names, model.columns.categories, strict=True)
         told = listed(f"{name} ({len(texts)})" for name, texts in counts if texts is not None)
-        tell(f"columns   {len(model.columns.names)}, of these with categories: {printable(told)}")
+        tell(f"columns   {len(model.columns.names)}, of these with categories: {told}")
     if embedded := embedded_in_words(model):
         tell(f"embedded  {embedded}")
     if scaled:

@@ -6,7 +6,7 @@ import csv
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -281,34 +281,44 @@ def _pieces(path: Path, request: Request, layout: Layout, as_text: bool) -> Iter
     n_rows, fast = rows_per_block(layout.n_columns), not (as_text or layout.codes)
     with open_text(path, request) as text:
         lines = lines_of(text)
-        before = len(list(islice(lines, layout.n_header_lines)))
-        while block := _next_lines(lines, n_rows):
-            piece = _numbers(block, layout) if fast else None
-            if piece is None:  # text, a ragged row, a missing value: find out which
-                fast = False
-                piece = _cells(block, before, layout, as_text)
+        before, block = len(list(islice(lines, layout.n_header_lines))), list[str]()
+        while fast and (block := _next_lines(lines, n_rows)):
+            piece = _numbers(block, layout)
+            if piece is None:  # text, a ragged row, a missing value, a row that is not over: find out which
+                break
             before += len(block)
             if len(piece[0]):
                 yield piece
+        rows = _rows(chain(block, lines), layout.delimiter, before)
+        while len((piece := _cells(_next_rows(rows, n_rows), layout, as_text))[0]):
+            yield piece
 
 
 def _next_lines(lines: Iterator[str], n: int) -> list[str]:
-    """Return the next lines, n or as many as are long enough, and those on which a cell of theirs goes on."""
+    """Return the next lines, n or as many as are long enough."""
     block, n_characters = [], 0
     for some in islice(lines, n):
         block.append(some)
         n_characters += len(some)
         if n_characters >= BLOCK_CHARACTERS:
             break
-    n_quotes, more = "".join(block).count('"'), 0
-    while n_quotes % 2 and more < LONGEST_ROW and (line := next(lines, None)) is not None:
-        block.append(line)
-        n_quotes, more = n_quotes + line.count('"'), more + len(line)
     return block
 
 
+def _next_rows(rows: Iterator[Row], n: int) -> Iterator[Row]:
+    """Yield the next rows, n or as many as are long enough."""
+    n_characters = 0
+    for line, cells in islice(rows, n):
+        yield line, cells
+        n_characters += sum(map(len, cells))
+        if n_characters >= BLOCK_CHARACTERS:
+            break
+
+
 def _numbers(lines: list[str], layout: Layout) -> Piece | None:
-    """Return a block that consists of numbers; None for another."""
+    """Return a block that consists of numbers; None for another, and where a quoted number may go on behind it."""
+    if "".join(lines).count('"') % 2:
+        return None
     if not any(line.strip() for line in lines):
         return np.empty((0, layout.n_features)), None
     try:
@@ -324,9 +334,9 @@ def _numbers(lines: list[str], layout: Layout) -> Piece | None:
     return X, values[:, layout.target].copy()  # which does not keep X alive
 
 
-def _cells(lines: list[str], before: int, layout: Layout, as_text: bool) -> Piece:
+def _cells(rows: Iterable[Row], layout: Layout, as_text: bool) -> Piece:
     features, labels, numbers = array("d"), [], array("d")
-    for line, cells in _rows(lines, layout.delimiter, before):
+    for line, cells in rows:
         _expect_cells(line, cells, layout)
         if layout.target is not None:
             label = cells[layout.target]

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, TextIO, cast
 
 from gpumlp.data.limits import Unpacked, data_limit
 from gpumlp.data.table import Array, Texts
-from gpumlp.errors import DataError
+from gpumlp.errors import DataError, printable
 
 # X, y, feature_names, target_name: what a reader finds, in the order of Table's fields; and texts, where it finds any
 Parts = tuple[Array, Array | None, tuple[str, ...] | None, str | None]
@@ -170,7 +170,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def spelled(path: Path) -> str:
     """Spell a path in one line that stays short and does not command a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shortened(str(path), 300))
+    return printable(shortened(str(path), 300))
 
 
 def shortened(text: str, most: int = 60) -> str:
@@ -179,8 +179,8 @@ def shortened(text: str, most: int = 60) -> str:
 
 
 def listed(values: Iterable[object], most: int = 8) -> str:
-    """List values, the first few of many."""
-    texts = [shortened(str(value)) for value in values]
+    """List values in one line, the first few of many."""
+    texts = [printable(shortened(str(value))) for value in values]
     return ", ".join(texts[:most]) + (f", ... ({len(texts)} in all)" if len(texts) > most else "")
 
 

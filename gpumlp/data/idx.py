@@ -72,6 +72,8 @@ def read_idx(path: Path, n_axes: int, request: Request, mapped_from: int = MAPPE
         content = read_up_to(file, n_bytes)
         surplus = sum(len(part) for part in iter(lambda: file.read(1 << 16), b""))
         _expect_size(offset + len(content) + surplus, offset + n_bytes, shape)
+        if not n_bytes:  # of which NumPy makes no array where the lengths are enormous
+            shape = tuple(min(n, 1) for n in shape)
         return np.frombuffer(content, PIXEL).reshape(shape)
 
 

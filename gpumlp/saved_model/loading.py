@@ -85,7 +85,7 @@ def _check_size(file: TensorFile, header: dict[str, Any]) -> None:
         kinds = tuple(header.get("normalisation") or ())
         layout = ParameterLayout(tuple(int(n) for n in header["sizes"]), kinds, embeddings=_embeddings(header))
         claimed = layout.n_trainable * len(header["model_ids"]) * np.dtype(header["dtype"]).itemsize
-    except (LookupError, TypeError, ValueError, OverflowError):
+    except (LookupError, TypeError, ValueError, OverflowError, SyntaxError):
         return  # `_build_network` says what is wrong with it
     held = file.n_bytes()
     if claimed > held:

@@ -31,6 +31,7 @@ DAMAGE: tuple[type[Exception], ...] = (
     lzma.LZMAError,
     struct.error,
     tokenize.TokenError,
+    SyntaxError,  # of a dtype that NumPy reads as Python's tuples
     UserWarning,  # of a head as only Python 2 wrote it, or a damaged one
     EOFError,
     RuntimeError,

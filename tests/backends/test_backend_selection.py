@@ -138,7 +138,7 @@ def test_a_backend_computes_in_the_dtype_asked_for(dtype):
     assert backend.empty((2,)).dtype == wanted
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int32", "single precision", complex])
+@pytest.mark.parametrize("dtype", ["float16", "int32", "single precision", complex, "f4,)", "2,("])
 def test_a_dtype_that_cannot_be_computed_in_raises(dtype):
     with pytest.raises(UnknownName, match="unknown dtype"):
         get_backend("numpy", dtype=dtype)

@@ -194,7 +194,7 @@ WRONG = [
     ("an unknown parameter", ["unknown.toml", "iris", "--out", "o"], "did you mean 'learning_rate'?"),
     ("ranges without a number of draws", ["space.toml", "iris", "--out", "o"], "n=200"),
     ("no folder", ["space.toml", "iris", "--n", 3], "--out FOLDER"),
-    ("a file as folder", ["space.toml", "iris", "--n", 3, "--out", "bad.toml"], "choose another folder"),
+    ("a file as folder", ["space.toml", "iris", "--n", 3, "--out", "bad.toml"], "choose another name"),
     ("folds", ["space.toml", "iris", "--n", 3, "--out", "o", "--folds", "many"], "--folds 'many'"),
     ("one fold", ["space.toml", "iris", "--n", 3, "--out", "o", "--folds", "1"], "folds=1"),
     ("a shard", ["space.toml", "iris", "--n", 3, "--out", "o", "--shard", "1of2"], "--shard '1of2'"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -201,6 +201,7 @@ tables = st.lists(st.lists(cells, min_size=1, max_size=3).map(",".join), min_siz
 
 @settings(max_examples=150, deadline=None)
 @given(tables, st.sampled_from(["auto", True, False]))
+@example('1,","4"\n1,"\n1', "auto")  # a quote within a cell, and a cell that goes on behind its line
 def test_the_fast_reader_and_small_blocks_find_what_the_careful_reader_finds(text, header):
     def read(path):
         try:

@@ -155,15 +155,15 @@ def damaged(content, steps):
     return bytes(content)
 
 
-def repacked(content, steps):
-    """Damage what is inside a zip archive or a gzip file, so that its checksums are right."""
+def repacked(content, place, change):
+    """Change what is inside a gzip file, or the member of a zip archive at a place, so that its checksums are right."""
     if content[:2] == b"\x1f\x8b":
-        return gzip.compress(damaged(gzip.decompress(content), steps), 1)
+        return gzip.compress(change(gzip.decompress(content)), 1)
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(stream, "w") as new:
         for i, name in enumerate(old.namelist()):
             member = old.read(name)
-            new.writestr(name, damaged(member, steps) if i == int(steps[0][1] * len(old.namelist())) else member)
+            new.writestr(name, change(member) if i == int(place * len(old.namelist())) else member)
     return stream.getvalue()
 
 
