@@ -662,6 +662,8 @@ MODELS = (
             arrays=lambda a: a.update({"W0.npy": npy_bytes(np.full((1, 5, 3), None))})),
     loading("a tensor with a head of another time", "array W0 cannot be read", "m.npz", "save the model again",
             arrays=lambda a: a.update({"W0.npy": a["W0.npy"].replace(b"(1, 5, 3)", b"(1L,5, 3)")})),
+    loading("a tensor whose dtype has another name now", "array W0 cannot be read", "m.npz", "save the model again",
+            arrays=lambda a: a.update({"W0.npy": claiming(descr="'a4'")})),
     loading("a tensor whose dtype is code", "array W0 cannot be read", "m.npz", "save the model again",
             arrays=lambda a: a.update({"W0.npy": claiming(descr="'1,)'")})),
     loading("a tensor that is cut", "array W0 cannot be read", "m.npz", "save the model again",

@@ -32,7 +32,7 @@ DAMAGE: tuple[type[Exception], ...] = (
     struct.error,
     tokenize.TokenError,
     SyntaxError,  # of a dtype that NumPy reads as Python's tuples
-    UserWarning,  # of a head as only Python 2 wrote it, or a damaged one
+    Warning,  # of a head as only Python 2 wrote it, of a dtype of another time, or of a damaged one
     EOFError,
     RuntimeError,
     KeyError,
@@ -103,7 +103,7 @@ class NpzFile:
         """Return an array; its own header is checked before its values are read."""
         try:
             with warnings.catch_warnings(), self.archive.open(f"{name}.npy") as member:
-                warnings.simplefilter("error", UserWarning)
+                warnings.simplefilter("error")
                 version = NPY.read_magic(member)
                 reader = {(1, 0): NPY.read_array_header_1_0, (2, 0): NPY.read_array_header_2_0}[version]
                 found_shape, _, found_dtype = reader(member)
