@@ -122,12 +122,13 @@ def computing() -> Iterator[None]:
     """Compute alone in this process, the BLAS held at one thread; blocks of one thread may be nested.
 
     The buffers and scratch arrays of a network serve one computation at a time, and the limit of a BLAS can be lifted
-    only by the thread that set it: another thread waits.
+    only by the thread that set it: another thread waits. A process that has been confined to one processor since the
+    BLAS was loaded needs the limit, too: its threads would fight for that one.
     """
     with _Computing.lock:
         _Computing.depth += 1
         try:
-            with _blas().limit(limits=1) if _Computing.depth == 1 and divides_products() else nullcontext():
+            with _blas().limit(limits=1) if _Computing.depth == 1 and _blas() is not None else nullcontext():
                 yield
         finally:
             _Computing.depth -= 1
@@ -139,7 +140,7 @@ def is_outermost() -> bool:
 
 
 def divides_products() -> bool:
-    """Tell whether products are divided here; if not, the BLAS uses threads of its own as it sees fit."""
+    """Tell whether products are divided here; if not, there is one thread, or a BLAS that cannot be held at one."""
     return count() > 1 and _blas() is not None
 
 

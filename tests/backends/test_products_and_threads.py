@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 import gpumlp
 from gpumlp.backends import numpy_backend, threads
@@ -107,24 +108,24 @@ def test_the_number_of_threads_is_what_the_environment_says(monkeypatch):
 
 
 def blas_threads():
-    from threadpoolctl import threadpool_info
-
     ours = threads.blas_files()  # SciPy brings another BLAS, which the network does not use
     return [pool["num_threads"] for pool in threadpool_info() if pool["filepath"] in ours]
 
 
-def test_the_blas_is_held_at_one_thread_and_given_back():
-    before = blas_threads()
-    if not before:
+@pytest.mark.parametrize("n_processors", [1, 2], ids=["confined to one processor", "on two"])
+def test_the_blas_is_held_at_one_thread_and_given_back(monkeypatch, n_processors):
+    if not blas_threads():
         pytest.skip("nothing controls the threads of this BLAS")
-    with threads.computing():
+    monkeypatch.setattr(threads, "processors", lambda: n_processors)
+    with ThreadpoolController().limit(limits=2):
         with threads.computing():
+            with threads.computing():
+                assert set(blas_threads()) == {1}
             assert set(blas_threads()) == {1}
-        assert set(blas_threads()) == {1}
-    assert blas_threads() == before
-    with pytest.raises(RuntimeError), threads.computing():
-        raise RuntimeError
-    assert blas_threads() == before
+        assert set(blas_threads()) == {2}
+        with pytest.raises(RuntimeError), threads.computing():
+            raise RuntimeError
+        assert set(blas_threads()) == {2}
 
 
 def test_a_network_used_from_several_threads_gives_each_what_it_would_give_alone(monkeypatch):
