@@ -1,11 +1,20 @@
 """Two runs: what became slower or faster beyond the noise.
 
 What is judged is q = seconds / reference, gpumlp's time in times of the matrix products alone, which were measured
-beside each sample: what slows both leaves q alone. The middle of its logarithm is compared between the runs, and three
-things make the answer uncertain:
+beside each sample: what slows both leaves q alone. Its logarithm is estimated in two ways:
 
-- the noise within each run: the middle is Tukey's biweight, which passes over the few samples of any run that are far
-  off, and its standard error is the biweight's own;
+- by the middle of all samples, Tukey's biweight, which passes over the few of any run that are far off;
+- by the lowest third of the times and the lowest third of the references: what disturbs a sample can only lengthen it.
+  On a shared machine that is a third or more, of half the samples in one run and a tenth of them in the next: a middle
+  goes to and fro between the two, the lowest ones stay (Chen and Revels, Robust benchmarking in noisy environments,
+  2016, take the least).
+
+The lowest judge; the middle does where it is the surer and the lowest have changed in the same direction, by half as
+much at least. Where half of the samples are disturbed the middle does not know how unsure it is.
+
+Three things make the answer uncertain:
+
+- the noise within each run: the biweight's own standard error, or that of the bootstrap, which draws whole rounds;
 - the noise between runs: two processes that do the same differ by more than the samples of one, by the places of their
   arrays and by what else the machine does (BETWEEN_RUNS, measured on a shared machine);
 - a change of the reference itself: where the matrix products alone take longer or less than in the other run by more
@@ -39,9 +48,13 @@ from gpumlp.shapes import HostArray
 SLOWER, FASTER, SAME, UNCLEAR, NOT_JUDGED = OUTCOMES = ("slower", "faster", "same", "unclear", "not judged")
 THRESHOLD = 0.05  # a smaller change is none
 LEVEL = 0.05  # how often two equal runs may be told apart
-BETWEEN_RUNS = 0.0125  # standard deviation of log q between processes that do the same
+LOWEST = 1 / 3  # share of the samples of which an estimate is made
+RESAMPLES = 100  # of the bootstrap
+AGREE = 0.5  # share of what the middle has changed
+BETWEEN_RUNS = 0.015  # standard deviation of log q between processes that do the same
 STEADY = 0.07  # a change of log reference that says nothing
 ENOUGH = 5  # samples, below which nobody knows their noise
+UNKNOWN = 1.0  # a variance that hides everything
 BUSY = "another program had the processor during most samples; measure again when the machine is idle"
 # what differs between any two runs, or is what the comparison is about
 OWN_FACTS = ("date", "commit", "versions gpumlp", "gpumlp")
@@ -145,16 +158,25 @@ def as_json(comparison: Comparison) -> str:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """log q of a run, the variance of that with its degrees of freedom, and the logarithm of the reference."""
+
+    value: float
+    variance: float
+    freedom: float
+    beside: float
+
+
+@dataclass(frozen=True)
 class _Pair:
-    """One case in both runs: the logarithms that are judged, how far the reference moved, and why it is not judged.
+    """One case in both runs: what log q is in either, by each estimate, and why it is not judged.
 
     disturbed   whether another program had the processor during so many samples that none could be left out
     """
 
     case: Case
-    old: HostArray
-    new: HostArray
-    shift: float = 0.0
+    old: tuple[Estimate, ...] = ()
+    new: tuple[Estimate, ...] = ()
     disturbed: bool = False
     note: str = ""
 
@@ -164,14 +186,17 @@ def _pair(old: Case, new: Case, seconds: bool) -> _Pair:
         return _not_judged(old, "the work is not the same in both runs")
     (kept_old, quiet_old), (kept_new, quiet_new) = _quiet(old), _quiet(new)
     disturbed = not (quiet_old and quiet_new)
-    if old.reference is None or new.reference is None:
-        if not seconds:
-            return _not_judged(old, "the matrix products alone were not measured")
-        return _Pair(old, np.log(old.seconds)[kept_old], np.log(new.seconds)[kept_new], disturbed=disturbed)
-    beside_old, beside_new = np.log(old.reference)[kept_old], np.log(new.reference)[kept_new]
-    shift = float(np.median(beside_new) - np.median(beside_old))
-    before, after = np.log(old.seconds)[kept_old] - beside_old, np.log(new.seconds)[kept_new] - beside_new
-    return _Pair(old, before, after, shift, disturbed)
+    has_reference = old.reference is not None and new.reference is not None
+    if not has_reference and not seconds:
+        return _not_judged(old, "the matrix products alone were not measured")
+    before, after = (_estimates(case, kept, has_reference) for case, kept in ((old, kept_old), (new, kept_new)))
+    return _Pair(old, before, after, disturbed)
+
+
+def _estimates(case: Case, kept: HostArray, has_reference: bool) -> tuple[Estimate, ...]:
+    times = np.log(case.seconds)[kept]
+    beside = np.log(case.reference)[kept] if has_reference and case.reference else np.zeros_like(times)
+    return by_the_middle(times, beside), by_the_lowest(times, beside)
 
 
 def _quiet(case: Case) -> tuple[HostArray, bool]:
@@ -182,15 +207,15 @@ def _quiet(case: Case) -> tuple[HostArray, bool]:
 
 
 def _not_judged(case: Case, why: str) -> _Pair:
-    return _Pair(case, np.empty(0), np.empty(0), note=why)
+    return _Pair(case, note=why)
 
 
 def _verdict(pair: _Pair, threshold: float, level: float) -> Verdict:
     if pair.note:
         return Verdict(*pair.case.key, NOT_JUDGED, note=pair.note)
-    old, new, least = middle(pair.old), middle(pair.new), math.log1p(threshold)
-    change = new.value - old.value
-    visible = max(least, hidden(old, new, pair.shift, level))
+    least = math.log1p(threshold)
+    change, noise, shift = _judging(pair, level)
+    visible = max(least, noise)
     if pair.disturbed:
         outcome, note = UNCLEAR, BUSY
     elif abs(change) > visible:
@@ -198,19 +223,29 @@ def _verdict(pair: _Pair, threshold: float, level: float) -> Verdict:
     elif visible <= 2 * least:
         outcome, note = SAME, ""
     else:
-        outcome, note = UNCLEAR, _why_unclear(pair.shift)
+        outcome, note = UNCLEAR, _why_unclear(shift)
     return Verdict(*pair.case.key, outcome, _share(change), _share(visible), note)
 
 
-def hidden(old: Middle, new: Middle, shift: float, level: float) -> float:
-    """Return how large a difference chance may make but for one time in 1 / level; `shift` is of the reference."""
+def _judging(pair: _Pair, level: float) -> tuple[float, float, float]:
+    """Return the change of log q, what chance may make of it, and the change of the reference, by what judges."""
+    of_middle, of_lowest = (
+        (new.value - old.value, hidden(old, new, level), new.beside - old.beside)
+        for old, new in zip(pair.old, pair.new, strict=True)
+    )
+    is_surer, agree = of_middle[1] < of_lowest[1], AGREE * abs(of_middle[0]) <= abs(of_lowest[0])
+    return of_middle if is_surer and agree and of_middle[0] * of_lowest[0] >= 0 else of_lowest
+
+
+def hidden(old: Estimate, new: Estimate, level: float) -> float:
+    """Return how large a difference chance may make but for one time in 1 / level."""
     from scipy.special import stdtrit  # type: ignore[import-untyped, unused-ignore]
 
     total = 2 * BETWEEN_RUNS**2 + old.variance + new.variance
     # Welch and Satterthwaite; what is assumed and not estimated has no end of degrees
     estimated = old.variance**2 / old.freedom + new.variance**2 / new.freedom
     freedom = total**2 / max(estimated, 1e-6 * total**2)
-    return float(stdtrit(freedom, 1 - level / 2) * math.sqrt(total)) + _distrust(shift)
+    return float(stdtrit(freedom, 1 - level / 2) * math.sqrt(total)) + _distrust(new.beside - old.beside)
 
 
 def _distrust(shift: float) -> float:
@@ -218,34 +253,45 @@ def _distrust(shift: float) -> float:
     return max(0.0, min(abs(shift), 2 * (abs(shift) - STEADY)))
 
 
-@dataclass(frozen=True)
-class Middle:
-    """Where the middle of some samples lies, the variance of that, and its degrees of freedom."""
+def by_the_middle(times: HostArray, beside: HostArray) -> Estimate:
+    """Return the biweight of log q round by round, of which any fewer than half may be far off.
 
-    value: float
-    variance: float
-    freedom: float
-
-
-def middle(values: HostArray) -> Middle:
-    """Return the biweight of samples, of which any fewer than half may be far off.
-
-    Fewer than ENOUGH samples say nothing about their noise.
+    times, beside   logarithms of gpumlp's time and of the reference, a round each
     Source   Mosteller and Tukey, Data Analysis and Regression (1977), ch. 10 and 14; 0.7 (n - 1) degrees of freedom
     """
+    values, of_reference = times - beside, float(np.median(beside))
     n, median = len(values), float(np.median(values))
-    deviation = float(np.median(np.abs(values - median)))
-    freedom = max(1.0, 0.7 * (n - 1))
     if n < ENOUGH:
-        return Middle(median, 1.0, freedom)
+        return Estimate(median, UNKNOWN, 1.0, of_reference)
+    freedom = max(1.0, 0.7 * (n - 1))
+    deviation = float(np.median(np.abs(values - median)))
     if deviation == 0:
-        return Middle(median, 0.0, freedom)
+        return Estimate(median, 0.0, freedom, of_reference)
     u = (values - median) / (6 * deviation)
     near = np.abs(u) < 1
     distance, v = values[near] - median, 1 - u[near] ** 2
     steepness = float((v * (5 * v - 4)).sum())  # of the sum of psi
     variance = float((distance**2 * v**4).sum()) / (steepness * max(1.0, steepness - 1))
-    return Middle(median + float((v**2 * distance).sum() / (v**2).sum()), variance, freedom)
+    return Estimate(median + float((v**2 * distance).sum() / (v**2).sum()), variance, freedom, of_reference)
+
+
+def by_the_lowest(times: HostArray, beside: HostArray) -> Estimate:
+    """Return log q by the lowest times and the lowest references; arguments as of `by_the_middle`."""
+    n = len(times)
+    of_times, of_reference = lowest(times), lowest(beside)
+    value = float(of_times - of_reference)
+    if n < ENOUGH:
+        return Estimate(value, UNKNOWN, 1.0, float(of_reference))
+    rounds = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
+    variance = float(np.var(lowest(times[rounds]) - lowest(beside[rounds])))
+    return Estimate(value, variance, n - 1.0, float(of_reference))
+
+
+def lowest(values: HostArray) -> HostArray:
+    """Return the mean of the lowest values, of at least two where there are so many; they lie on the last axis."""
+    kept = max(2, round(values.shape[-1] * LOWEST))
+    mean: HostArray = np.sort(values, axis=-1)[..., :kept].mean(axis=-1)
+    return mean
 
 
 # ---------------------------------------------------------------- words

