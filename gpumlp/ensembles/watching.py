@@ -56,23 +56,29 @@ class JobWatch:
             self._network.put(0, stack, self.place)
         return self._network
 
-    def after_epoch(self, report: EpochReport, predictions: Callable[[], tuple[Any, Any]]) -> EpochReport:
-        """Tell the monitors of an epoch, heed what they wish, and return the report that they saw."""
-        at = slice(self.place, self.place + 1)
-        own = EpochReport(
-            report.epoch,
-            report.step,
-            {name: value[at].copy() for name, value in report.values.items()},
-            np.ones(1, bool),
-            report.seconds,
-            self.n_rows / report.seconds,
-            lambda: self._own(*predictions()),
-        )
-        self.history.append(own)
-        for monitor in self.job.monitors:
-            self._heed(monitor.epoch_ended(own))
+    def after_epoch(
+        self, report: EpochReport, columns: dict[str, PerModel], predictions: Callable[[], tuple[Any, Any]]
+    ) -> dict[str, PerModel]:
+        """Tell the monitors of an epoch, heed what they wish, and return the values of the report that they saw.
+
+        columns   the values of the stack's report as (n_models, 1), which the histories keep
+        """
+        values, rate = {name: column[self.place] for name, column in columns.items()}, self.n_rows / report.seconds
+        self.history.add(report.epoch, values, report.seconds, rate)
+        if self.job.monitors:
+            own = EpochReport(
+                report.epoch,
+                report.step,
+                values,
+                np.ones(1, bool),
+                report.seconds,
+                rate,
+                lambda: self._own(*predictions()),
+            )
+            for monitor in self.job.monitors:
+                self._heed(monitor.epoch_ended(own))
         self.ended = self.ended or report.epoch >= self.job.epochs
-        return own
+        return values
 
     def finished(self, error: DivergenceError | None) -> History:
         """Return the history, in which stands why the model diverged if it did."""
@@ -123,12 +129,13 @@ class StackWatch(Monitor):
 
     def epoch_ended(self, report: EpochReport) -> Stop | None:
         active, predictions = report.active, _once(report.predictions)
+        columns = {name: value[:, None].copy() for name, value in report.values.items()}  # slicing for each takes long
         added: dict[str, PerModel] = {}
         for watch in self.watches:
             if not active[watch.place]:
                 watch.ended = True  # it diverged in the epoch before
                 continue
-            for name, value in watch.after_epoch(report, predictions).values.items():
+            for name, value in watch.after_epoch(report, columns, predictions).items():
                 if name not in report.values:  # a schedule may follow what a monitor adds
                     added.setdefault(name, np.full(len(active), np.nan))[watch.place] = value[0]
         report.values.update(added)

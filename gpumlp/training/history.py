@@ -39,7 +39,13 @@ class History:
 
     def append(self, report: EpochReport) -> None:
         """Add an epoch."""
-        self._epochs.append(_Epoch(report.epoch, report.values, report.seconds, report.samples_per_second))
+        self.add(report.epoch, report.values, report.seconds, report.samples_per_second)
+
+    def add(
+        self, epoch: int, values: dict[str, NDArray[np.float64]], seconds: float, samples_per_second: float
+    ) -> None:
+        """Add an epoch by what is kept of its report; what is added to its values later is there, too."""
+        self._epochs.append(_Epoch(epoch, values, seconds, samples_per_second))
 
     def state(self) -> dict[str, Any]:
         """Return all of it for a checkpoint: plain values and arrays."""
