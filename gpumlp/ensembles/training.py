@@ -11,7 +11,7 @@ from typing import Any
 from gpumlp.ensembles.building import build_network, build_trainer, folds_of, weights_of
 from gpumlp.ensembles.job import Job, Outcome
 from gpumlp.ensembles.plan import Plan, plan
-from gpumlp.ensembles.watching import JobWatch, StackWatch, watch_stack
+from gpumlp.ensembles.watching import StackWatch, watch_stack
 from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.training.trainer import Trainer
 
@@ -75,11 +75,11 @@ def train_stack(jobs: Sequence[Job], X: Any, Y: Any, dtype: Any, backend: str, d
     net = build_network(jobs, dtype, backend, device)
     n_rows = [len(X if job.rows is None else job.rows) for job in jobs]
     trainer = build_trainer(net, jobs, n_rows[0])
-    watches = [JobWatch(job, place, n) for place, (job, n) in enumerate(zip(jobs, n_rows, strict=True))]
+    watching = watch_stack(jobs, n_rows)
     with suppress(DivergenceError):  # of the last model that was left; each one's own is kept
-        fit(trainer, jobs, X, Y, watch_stack(watches))
+        fit(trainer, jobs, X, Y, watching)
     seconds = perf_counter() - began
-    n_epochs = sum(len(watch.history) for watch in watches)
+    n_epochs = sum(len(watch.history) for watch in watching.watches)
     states = {name: net.backend.to_host(kept) for name, kept in trainer.state.items()}
     return [
         Outcome(
@@ -89,7 +89,7 @@ def train_stack(jobs: Sequence[Job], X: Any, Y: Any, dtype: Any, backend: str, d
             seconds * len(watch.history) / n_epochs if n_epochs else seconds / len(jobs),
             {name: net.line_of(place, kept) for name, kept in states.items()},
         )
-        for place, watch in enumerate(watches)
+        for place, watch in enumerate(watching.watches)
     ]
 
 

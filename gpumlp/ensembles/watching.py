@@ -13,8 +13,27 @@ import numpy as np
 from gpumlp.ensembles.job import Job
 from gpumlp.errors import DivergenceError
 from gpumlp.network.network import Network
-from gpumlp.training.history import History
+from gpumlp.training.history import Epoch, History
 from gpumlp.training.monitors import EpochReport, Monitor, OfEachModel, PerModel, RunInfo, Stop, WeightKeeper
+
+
+class OwnEpochs(Sequence[Epoch]):
+    """The first n epochs of one model of a stack, made of what is kept of the stack's when they are asked for.
+
+    kept   of each epoch with values (n_models, 1)
+    """
+
+    def __init__(self, kept: Sequence[Epoch], place: int, n_rows: int) -> None:
+        self._kept, self._place, self._n_rows = kept, place, n_rows
+        self.n = 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: Any) -> Any:
+        epoch = self._kept[range(self.n)[i]]
+        values = {name: column[self._place] for name, column in epoch.values.items()}
+        return Epoch(epoch.epoch, values, epoch.seconds, self._n_rows / epoch.seconds)
 
 
 class JobWatch:
@@ -22,12 +41,14 @@ class JobWatch:
 
     place     of the model in the stack
     n_rows    rows that it is trained on
+    kept      what is kept of the stack's epochs, which this job's history reads where no monitor adds to it
     ended     whether it trains no more: after its own epochs, or when one of its monitors stopped it
     """
 
-    def __init__(self, job: Job, place: int, n_rows: int) -> None:
+    def __init__(self, job: Job, place: int, n_rows: int, kept: Sequence[Epoch]) -> None:
         self.job, self.place, self.n_rows = job, place, n_rows
-        self.history = History((job.member.model_id,))
+        self._epochs = OwnEpochs(kept, place, n_rows)
+        self.history = History((job.member.model_id,), None if job.monitors else self._epochs)
         self.ended = False
         self._network: Network | None = None
         self.told = [m for m in job.monitors if type(m).step_ended is not Monitor.step_ended]
@@ -56,29 +77,26 @@ class JobWatch:
             self._network.put(0, stack, self.place)
         return self._network
 
-    def after_epoch(
-        self, report: EpochReport, columns: dict[str, PerModel], predictions: Callable[[], tuple[Any, Any]]
-    ) -> dict[str, PerModel]:
-        """Tell the monitors of an epoch, heed what they wish, and return the values of the report that they saw.
-
-        columns   the values of the stack's report as (n_models, 1), which the histories keep
-        """
-        values, rate = {name: column[self.place] for name, column in columns.items()}, self.n_rows / report.seconds
-        self.history.add(report.epoch, values, report.seconds, rate)
+    def after_epoch(self, report: EpochReport, predictions: Callable[[], tuple[Any, Any]]) -> dict[str, PerModel]:
+        """Tell the monitors of an epoch, heed what they wish, and return the values that they added to its report."""
+        self._epochs.n += 1
+        added: dict[str, PerModel] = {}
         if self.job.monitors:
             own = EpochReport(
                 report.epoch,
                 report.step,
-                values,
+                dict(self._epochs[-1].values),
                 np.ones(1, bool),
                 report.seconds,
-                rate,
+                self.n_rows / report.seconds,
                 lambda: self._own(*predictions()),
             )
+            self.history.append(own)
             for monitor in self.job.monitors:
                 self._heed(monitor.epoch_ended(own))
+            added = {name: value for name, value in own.values.items() if name not in report.values}
         self.ended = self.ended or report.epoch >= self.job.epochs
-        return values
+        return added
 
     def finished(self, error: DivergenceError | None) -> History:
         """Return the history, in which stands why the model diverged if it did."""
@@ -101,8 +119,8 @@ class JobWatch:
 class StackWatch(Monitor):
     """The one monitor of a stack's run, which tells those of the jobs."""
 
-    def __init__(self, watches: Sequence[JobWatch]) -> None:
-        self.watches = watches
+    def __init__(self, watches: Sequence[JobWatch], kept: list[Epoch]) -> None:
+        self.watches, self._kept = watches, kept
         self._ends = ExitStack()
         self._keepers: SharedKeepers | None = None
 
@@ -129,15 +147,15 @@ class StackWatch(Monitor):
 
     def epoch_ended(self, report: EpochReport) -> Stop | None:
         active, predictions = report.active, _once(report.predictions)
-        columns = {name: value[:, None].copy() for name, value in report.values.items()}  # slicing for each takes long
+        columns = {name: value[:, None].copy() for name, value in report.values.items()}
+        self._kept.append(Epoch(report.epoch, columns, report.seconds, report.samples_per_second))
         added: dict[str, PerModel] = {}
         for watch in self.watches:
             if not active[watch.place]:
                 watch.ended = True  # it diverged in the epoch before
                 continue
-            for name, value in watch.after_epoch(report, columns, predictions).items():
-                if name not in report.values:  # a schedule may follow what a monitor adds
-                    added.setdefault(name, np.full(len(active), np.nan))[watch.place] = value[0]
+            for name, value in watch.after_epoch(report, predictions).items():  # a schedule may follow what is added
+                added.setdefault(name, np.full(len(active), np.nan))[watch.place] = value[0]
         report.values.update(added)
         self.keepers.settle()
         ended = np.zeros(len(active), bool)
@@ -162,9 +180,11 @@ class StepWatch(StackWatch):
         self.keepers.settle()
 
 
-def watch_stack(watches: Sequence[JobWatch]) -> StackWatch:
-    """Return what tells the jobs' monitors, of steps only where one listens to them."""
-    return StepWatch(watches) if any(watch.told for watch in watches) else StackWatch(watches)
+def watch_stack(jobs: Sequence[Job], n_rows: Sequence[int]) -> StackWatch:
+    """Return what tells the jobs' monitors, of steps only where one listens to them; n_rows of each job."""
+    kept: list[Epoch] = []
+    watches = [JobWatch(job, place, n, kept) for place, (job, n) in enumerate(zip(jobs, n_rows, strict=True))]
+    return (StepWatch if any(watch.told for watch in watches) else StackWatch)(watches, kept)
 
 
 class SharedKeepers:

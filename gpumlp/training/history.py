@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from gpumlp.training.monitors import EpochReport
 
 
 @dataclass(frozen=True)
-class _Epoch:
+class Epoch:
     """What is kept of a report: its numbers, and nothing that holds on to data or buffers."""
 
     epoch: int
@@ -32,20 +32,19 @@ class History:
     stopped           model id -> why it stopped before the end
     """
 
-    def __init__(self, model_ids: tuple[int, ...]) -> None:
+    def __init__(self, model_ids: tuple[int, ...], kept: Sequence[Epoch] | None = None) -> None:
+        """kept: the epochs, if another keeps them; else `append` adds them."""
         self.model_ids = model_ids
         self.stopped: dict[int, str] = {}
-        self._epochs: list[_Epoch] = []
+        self._epochs: Sequence[Epoch] = [] if kept is None else kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_epochs": list(self._epochs)}  # without what else another keeps
 
     def append(self, report: EpochReport) -> None:
-        """Add an epoch."""
-        self.add(report.epoch, report.values, report.seconds, report.samples_per_second)
-
-    def add(
-        self, epoch: int, values: dict[str, NDArray[np.float64]], seconds: float, samples_per_second: float
-    ) -> None:
-        """Add an epoch by what is kept of its report; what is added to its values later is there, too."""
-        self._epochs.append(_Epoch(epoch, values, seconds, samples_per_second))
+        """Add an epoch; what is added to the values of its report later is there, too."""
+        assert isinstance(self._epochs, list)
+        self._epochs.append(Epoch(report.epoch, report.values, report.seconds, report.samples_per_second))
 
     def state(self) -> dict[str, Any]:
         """Return all of it for a checkpoint: plain values and arrays."""
@@ -63,7 +62,7 @@ class History:
         self.stopped = {int(model): why for model, why in state["stopped"].items()}
         columns = [state[name].tolist() for name in ("epochs", "seconds", "samples_per_second")]
         self._epochs = [
-            _Epoch(epoch, {name: of[i] for name, of in zip(state["names"], state["values"], strict=True)}, *speed)
+            Epoch(epoch, {name: of[i] for name, of in zip(state["names"], state["values"], strict=True)}, *speed)
             for i, (epoch, *speed) in enumerate(zip(*columns, strict=True))
         ]
 

@@ -1,5 +1,6 @@
 """Every model of a fleet is what it would be alone."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +45,27 @@ def test_64_jobs_that_differ_in_all_they_may_are_bit_for_bit_as_alone(kind):
         assert outcome.network.sizes == network.sizes
         same_histories(outcome.history, history)
         assert str(outcome.error) == str(error)
+
+
+class Adds(gpumlp.Monitor):
+    """Adds a value of its own to each report."""
+
+    def epoch_ended(self, report):
+        report.values["twice the cost"] = 2 * report.values["cost"]
+
+
+def test_a_history_holds_what_its_own_monitors_add_and_nothing_of_the_others():
+    X, Y = data()
+    jobs = [job(hidden=(4,), seed=n, epochs=2 + n, monitors=(Adds(),) * (n % 2)) for n in range(4)]
+    outcomes = train(jobs, X, Y, dtype="float64", backend="numpy")
+    for n, (one, outcome) in enumerate(zip(jobs, outcomes, strict=True)):
+        same_histories(outcome.history, solo(replace(one, monitors=(Adds(),) * (n % 2)), X, Y)[1])
+        assert len(outcome.history) == 2 + n
+        again = pickle.loads(pickle.dumps(outcome.history))
+        same_histories(again, outcome.history)
+        assert np.array_equal(again.samples_per_second, outcome.history.samples_per_second)
+    alone = train([jobs[0]], X, Y, dtype="float64", backend="numpy")[0].history
+    assert len(pickle.dumps(outcomes[0].history)) == len(pickle.dumps(alone))
 
 
 def test_jobs_with_embeddings_are_bit_for_bit_as_alone_beside_others_and_without():
