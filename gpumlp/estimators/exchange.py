@@ -79,7 +79,10 @@ class Exchange:
         net = exchanged_network(self)
         theirs = _peer(type(self))
         _check_output(self, theirs)
-        fitted = theirs(**_shared_parameters(self, theirs) | {"activation": convert.hidden_activation(net)})
+        expressed = {"activation": convert.hidden_activation(net)}
+        if "loss" in theirs().get_params():  # whatever cost trained it
+            expressed["loss"] = "poisson" if self.out_activation_ == "exp" else "squared_error"
+        fitted = theirs(**_shared_parameters(self, theirs) | expressed)
         fitted.coefs_, fitted.intercepts_ = take_weights(net)
         _publish(self, fitted)
         if getattr(self, "best_validation_score_", None) is not None:  # with warm_start it may come back to these
