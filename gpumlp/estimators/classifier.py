@@ -320,6 +320,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         else:
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
+        if self.calibration is not None and self._label_binarizer.y_type_.startswith("multilabel"):
+            raise ValueError("calibration is for one label a row; leave it away for several")
         return X, y
 
     def _encode(self, y: Any) -> HostArray:
@@ -385,8 +387,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             del self.temperature_
         if self.calibration is None or held is None:
             return
-        if self._label_binarizer.y_type_.startswith("multilabel"):
-            raise ValueError("calibration is for one label a row; leave it away for several")
         found = for_complete_rows(self, held)._probabilities(held.X)
         self.temperature_ = best_temperature(found, np.searchsorted(self.classes_, held.y), held.weights)
 
