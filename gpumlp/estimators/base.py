@@ -23,7 +23,7 @@ from gpumlp.estimators.exchange import Exchange
 from gpumlp.estimators.inputs import Rows, check_weights, dense, dense_pieces, expect_some_weight, hold_out
 from gpumlp.estimators.kinds import as_numpy, in_kind_of_rows, on_host
 from gpumlp.estimators.missing import Filling
-from gpumlp.estimators.parameters import Table, check_parameters
+from gpumlp.estimators.parameters import InvalidParameterError, Table, check_parameters
 from gpumlp.estimators.solvers import STOCHASTIC
 from gpumlp.estimators.weights import (
     LiveNetwork,
@@ -128,8 +128,10 @@ class BaseMLP(EmbedsColumns, Exchange, BaseEstimator, ABC):  # type: ignore[misc
         sample_weight  (n_samples,) of at least 0, or None for 1 everywhere
         X_val, y_val, sample_weight_val   rows to hold out; None: a share of X is drawn where some are needed
         """
-        validation = None if X_val is None else (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, validation=validation)
+        validation = (X_val, y_val, sample_weight_val)
+        if X_val is None and any(given is not None for given in validation):
+            raise ValueError("y_val or sample_weight_val came without X_val; give the rows that they are of")
+        return self._fit(X, y, sample_weight, validation=None if X_val is None else validation)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool = False, validation: Any = None) -> Any:
         if not get_config()["skip_parameter_validation"]:
@@ -178,6 +180,11 @@ class BaseMLP(EmbedsColumns, Exchange, BaseEstimator, ABC):  # type: ignore[misc
 
     def _hidden_sizes(self) -> list[int]:
         sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
+        if not all(type(n) is int for n in sizes):
+            raise InvalidParameterError(
+                f"hidden_layer_sizes must be whole numbers of neurons, one for each hidden layer, got "
+                f"{self.hidden_layer_sizes!r}; write (100,) for one hidden layer"
+            )
         if any(n <= 0 for n in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return sizes  # type: ignore[no-any-return]
@@ -261,6 +268,8 @@ class BaseMLP(EmbedsColumns, Exchange, BaseEstimator, ABC):  # type: ignore[misc
         if y is None:
             raise ValueError("X_val came without y_val; each row needs its target")
         X, y = self._validate(X, self._on_host(y, "y_val"), incremental=False, reset=False, held=True)
+        if y.shape[1:] != rows.y.shape[1:]:
+            raise ValueError(f"y_val has shape {y.shape}, but y {rows.y.shape}; a row has its target in the same form")
         return rows, Rows(self._complete(dense(X)), y, self._encode(y), self._check_weights(sample_weight, X.shape[0]))
 
     def _why_held_out(self) -> str:

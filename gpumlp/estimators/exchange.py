@@ -127,7 +127,6 @@ class Exchange:
             hidden_layer_sizes=tuple(net.sizes[1:-1]),
             activation=[activation.name for activation in hidden],
             dropout=list(net.dropout),
-            normalisation=list(net.architecture.normalisation) if any(net.architecture.normalisation) else None,
             embeddings={e.column: e.n_units for e in net.architecture.embeddings} or None,
             **({} if is_classifier(cls()) or last.name != "exp" else {"loss": "poisson"}) | params,
         )

@@ -14,6 +14,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.errors import ConfigurationError
+from gpumlp.estimators.parameters import InvalidParameterError
 from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.update_rules import RULES
 
@@ -323,3 +324,30 @@ def test_calibration_of_several_labels_is_refused_before_anything_is_trained():
     with pytest.raises(ValueError, match="one label a row"):
         mlp.fit(X, np.eye(3, dtype=int)[y])
     assert not hasattr(mlp, "coefs_")
+
+
+@pytest.mark.parametrize("given", [{"y_val": [0]}, {"sample_weight_val": [1.0]}], ids=str)
+def test_what_belongs_to_rows_that_are_not_given_is_refused(given):
+    X, y = flowers()
+    with pytest.raises(ValueError, match="came without X_val"):
+        small(early_stopping=True).fit(X, y, **given)
+
+
+def test_targets_of_rows_held_out_in_another_form_are_refused():
+    X, y = flowers()
+    several = np.eye(3, dtype=int)[y]
+    for kind, one, other in (
+        (MLPClassifier, y, several),
+        (MLPClassifier, several, y),
+        (MLPRegressor, y, several),
+        (MLPRegressor, several, several[:, :2]),
+    ):
+        with pytest.raises(ValueError, match="y_val has shape"):
+            small(kind, early_stopping=True).fit(X, one, X_val=X, y_val=other)
+
+
+@pytest.mark.parametrize("sizes", [(3.5,), [[3], [2]], True, ["a"], (3, None)], ids=str)
+def test_hidden_layers_that_are_no_whole_numbers_are_refused(sizes):
+    X, y = flowers()
+    with pytest.raises(InvalidParameterError, match="hidden_layer_sizes must be whole numbers of neurons"):
+        small(hidden_layer_sizes=sizes).fit(X, y)
