@@ -33,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
         _parser().error("-m needs the name of a module" if module else "name a script, or a module behind -m")
     if options.report is not None and not options.report.absolute().parent.is_dir():
         return _fail(f"--report {options.report}: there is no folder {options.report.absolute().parent}; make it first")
+    if options.report is not None and options.report.is_dir():
+        return _fail(f"--report {options.report}: this is a folder; name a file")
     if not module and not os.path.exists(program[0]):
         return _fail(f"there is no file {program[0]}; name a script, or a module behind -m")
     try:

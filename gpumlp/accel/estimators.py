@@ -29,12 +29,12 @@ def accelerate(original: Any, subclassed: Callable[[type], None]) -> Any:
             given = signature.bind(self, *args, **kwargs).arguments
             X, incremental = given["X"], given["incremental"]
             with LEDGER.call(_method(self, "partial_fit" if incremental else "fit"), X.shape[0]) as call:
-                data = (given.get("sample_weight"), given["layer_units"], incremental)
+                data = (given["y"], given.get("sample_weight"), given["layer_units"], incremental)
                 call.why = why_not(self, Accelerated, X, *data)
                 fitting = None
                 if not call.why:
                     try:
-                        fitting = Fitting(self, X, given["y"], *data)
+                        fitting = Fitting(self, X, *data)
                     except (BackendUnavailable, UnknownName):
                         raise
                     except GpumlpError as error:

@@ -42,7 +42,9 @@ VALIDATED = len(inspect.signature(BaseMultilayerPerceptron._update_no_improvemen
 _engines: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()  # of estimators that are fitted again and again
 
 
-def why_not(estimator: Any, accelerated: type, X: Any, sample_weight: Any, sizes: list[int], incremental: bool) -> str:
+def why_not(
+    estimator: Any, accelerated: type, X: Any, y: HostArray, sample_weight: Any, sizes: list[int], incremental: bool
+) -> str:
     """Return why this call cannot be served here, "" if it can; nothing is changed."""
     for name in REPLACED:
         if name in vars(estimator) or getattr(type(estimator), name, None) is not getattr(accelerated, name, None):
@@ -57,6 +59,10 @@ def why_not(estimator: Any, accelerated: type, X: Any, sample_weight: Any, sizes
         return f"the weights do not lead through layers of {', '.join(str(n) for n in sizes)}"
     if estimator.early_stopping and (incremental or ceil(len(X) * estimator.validation_fraction) < 2):
         return "scikit-learn refuses it"
+    if y.dtype.kind not in "fiub":
+        return f"y has dtype {y.dtype}"
+    if estimator.loss == "poisson" and y.min() < 0:
+        return "a Poisson loss is not defined for its targets below 0"
     if sample_weight is not None and np.count_nonzero(sample_weight == 0) >= _smallest_batch(estimator, len(X)):
         return "the sample weights of a batch may sum to 0"
     return ""

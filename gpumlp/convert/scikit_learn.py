@@ -78,6 +78,12 @@ def _classifier(model: SavedModel, layers: Layers) -> tuple[Any, Layers, dict[st
     output = model.network.architecture.activations[-1]
     W, b = layers[-1]
     if spelled_as(output) == "sigmoid" and len(b) == 1:
+        cost = model.network.architecture.cost
+        if sum(cost.labels) != 1:
+            raise ConfigurationError(
+                f"an MLPClassifier tells two classes apart at an output of 1/2, this model, of cost {cost.name}, at "
+                f"{sum(cost.labels) / 2:g}; train with cross_entropy, or export to ONNX"
+            )
         return MLPClassifier, layers, {}
     if spelled_as(output) != "softmax" or len(b) < 2:
         raise ConfigurationError(

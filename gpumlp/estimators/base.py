@@ -20,10 +20,10 @@ from gpumlp.errors import ConfigurationError
 from gpumlp.estimators import lbfgs, stochastic
 from gpumlp.estimators.embeddings import EmbedsColumns
 from gpumlp.estimators.exchange import Exchange
-from gpumlp.estimators.inputs import Rows, check_weights, dense, dense_pieces, hold_out
+from gpumlp.estimators.inputs import Rows, check_weights, dense, dense_pieces, expect_some_weight, hold_out
 from gpumlp.estimators.kinds import as_numpy, in_kind_of_rows, on_host
 from gpumlp.estimators.missing import Filling
-from gpumlp.estimators.parameters import Table, check_parameters
+from gpumlp.estimators.parameters import InvalidParameterError, Table, check_parameters
 from gpumlp.estimators.solvers import STOCHASTIC
 from gpumlp.estimators.weights import (
     LiveNetwork,
@@ -38,8 +38,9 @@ from gpumlp.estimators.weights import (
 )
 from gpumlp.formulas.activations import ACTIVATIONS, SIGMOID, Activation
 from gpumlp.formulas.costs import COSTS
+from gpumlp.formulas.normalisation import BATCH, LAYER
 from gpumlp.formulas.output_delta import fits
-from gpumlp.network.architecture import build_architecture
+from gpumlp.network.architecture import build_architecture, normalisation_kinds
 from gpumlp.network.embedding import Embedding, widths
 from gpumlp.network.kinds import bring
 from gpumlp.network.members import Member
@@ -53,7 +54,7 @@ class BaseMLP(EmbedsColumns, Exchange, BaseEstimator, ABC):  # type: ignore[misc
     """A multi-layer perceptron behind scikit-learn's interface; what is fitted is plain arrays and numbers.
 
     _live       the network that was built last; a pickle does not hold it
-    _progress   what partial_fit goes on from: seed, steps, epochs, factor of the rate, and the update rule's state
+    _progress   what partial_fit goes on from: seed, steps, epochs, factor of the rate, and the rule with its state
     _filling    what fills missing values, None where they are an error
     _postpone   postpone(rows, held, random) is called in place of training, which then comes later; there only while
                 many fits are prepared to be trained together
@@ -127,8 +128,10 @@ class BaseMLP(EmbedsColumns, Exchange, BaseEstimator, ABC):  # type: ignore[misc
         sample_weight  (n_samples,) of at least 0, or None for 1 everywhere
         X_val, y_val, sample_weight_val   rows to hold out; None: a share of X is drawn where some are needed
         """
-        validation = None if X_val is None else (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, validation=validation)
+        validation = (X_val, y_val, sample_weight_val)
+        if X_val is None and any(given is not None for given in validation):
+            raise ValueError("y_val or sample_weight_val came without X_val; give the rows that they are of")
+        return self._fit(X, y, sample_weight, validation=None if X_val is None else validation)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool = False, validation: Any = None) -> Any:
         if not get_config()["skip_parameter_validation"]:
@@ -149,11 +152,17 @@ class BaseMLP(EmbedsColumns, Exchange, BaseEstimator, ABC):  # type: ignore[misc
             self._begin([X.shape[1], *hidden, self.n_outputs_], X.dtype, random, seen)
         else:
             self._expect_same_embeddings()
+            self._expect_same_network(hidden)
             X = self._complete(X)
+            if self._is_stochastic() and not self._is_watched():
+                self._watch_anew(getattr(self, "loss_curve_", []))
         rows, held = self._hold_out(Rows(X, y, targets, weights), validation, random)
         if held is not None and is_on_device(held.table):
             held = replace(held, table=self._on_host(held.X, "X_val"), numbers=None)
         rows = self._weigh(rows)
+        expect_some_weight(rows, "trained on")
+        if held is not None:
+            expect_some_weight(held, "held out")
         if self._is_stochastic():
             if "_postpone" in vars(self):
                 return self._postpone(rows, held, random)
@@ -171,6 +180,11 @@ class BaseMLP(EmbedsColumns, Exchange, BaseEstimator, ABC):  # type: ignore[misc
 
     def _hidden_sizes(self) -> list[int]:
         sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
+        if not all(type(n) is int for n in sizes):
+            raise InvalidParameterError(
+                f"hidden_layer_sizes must be whole numbers of neurons, one for each hidden layer, got "
+                f"{self.hidden_layer_sizes!r}; write (100,) for one hidden layer"
+            )
         if any(n <= 0 for n in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return sizes  # type: ignore[no-any-return]
@@ -197,12 +211,42 @@ class BaseMLP(EmbedsColumns, Exchange, BaseEstimator, ABC):  # type: ignore[misc
         if seen:
             self.embeddings_ = draw_tables(seen, dtype, random, self.n_models)
         if self._is_stochastic():
-            self.loss_curve_: list[float] = []
-            self._no_improvement_count = 0
-            stops_early = self.early_stopping
-            self.validation_scores_: list[float] | None = [] if stops_early else None
-            self.best_validation_score_ = -np.inf if stops_early else None
-            self.best_loss_ = None if stops_early else np.inf
+            self._watch_anew([])
+
+    def _is_watched(self) -> bool:
+        """Tell whether what progress is compared with is there: a loss, or with early_stopping a score."""
+        return hasattr(self, "loss_curve_") and (self.best_loss_ is None) == bool(self.early_stopping)
+
+    def _watch_anew(self, loss_curve: list[float]) -> None:
+        """Forget what progress was compared with; the losses to come stand behind those of the curve."""
+        stops_early = self.early_stopping
+        self.loss_curve_ = loss_curve
+        self._no_improvement_count = 0
+        self.validation_scores_: list[float] | None = [] if stops_early else None
+        self.best_validation_score_ = -np.inf if stops_early else None
+        self.best_loss_ = None if stops_early else np.inf
+
+    def _expect_same_network(self, hidden: list[int]) -> None:
+        """Raise ConfigurationError where a training that goes on is to have another network than it began with."""
+        normalising = getattr(self, "normalising_", [{}] * len(hidden))
+        there = {
+            "hidden_layer_sizes": self._sizes()[1:-1],
+            "n_models": len(self.coefs_[0]) if self.coefs_[0].ndim == 3 else 1,
+            "missing": "error" if self._filling is None else "indicator",
+            "normalisation": [BATCH if "running_mean" in layer else LAYER if layer else None for layer in normalising],
+        }
+        asked = {
+            "hidden_layer_sizes": hidden,
+            "n_models": self.n_models,
+            "missing": self.missing,
+            "normalisation": list(normalisation_kinds(self.normalisation, len(hidden))),
+        }
+        for name, value in there.items():
+            if asked[name] != value:
+                raise ConfigurationError(
+                    f"{name} is {asked[name]!r}, but {value!r} in the training that is to go on; leave it as it was, "
+                    "or begin anew: fit with warm_start=False"
+                )
 
     def _output_for_cost(self) -> tuple[str, Any]:
         cost = COSTS.get(self.cost)
@@ -224,6 +268,8 @@ class BaseMLP(EmbedsColumns, Exchange, BaseEstimator, ABC):  # type: ignore[misc
         if y is None:
             raise ValueError("X_val came without y_val; each row needs its target")
         X, y = self._validate(X, self._on_host(y, "y_val"), incremental=False, reset=False, held=True)
+        if y.shape[1:] != rows.y.shape[1:]:
+            raise ValueError(f"y_val has shape {y.shape}, but y {rows.y.shape}; a row has its target in the same form")
         return rows, Rows(self._complete(dense(X)), y, self._encode(y), self._check_weights(sample_weight, X.shape[0]))
 
     def _why_held_out(self) -> str:

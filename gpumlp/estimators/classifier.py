@@ -101,7 +101,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     clip_norm : float or None, default=None
         Largest norm of a batch's gradient, before the penalty.
     scoring : str, callable or None, default=None
-        What the rows held out are scored by: a scorer's name, or scorer(estimator, X, y); None: Accuracy.
+        What the rows held out are scored by: a scorer's name, or scorer(estimator, X, y), which is given sample_weight,
+        too, where they have weights; None: Accuracy.
     monitors : list of Monitor, default=()
         What else watches, as in Trainer.fit; with rows held out, reports have the names with validation_, too.
     n_models : int, default=1
@@ -114,8 +115,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Columns of X that hold codes of categories, 0, 1, ..., by number or name, and as how many learned numbers the
         first layer reads each: {"city": 8, 3: 4}. There are as many categories as the codes of the first fit reach; -1,
         and larger codes later, are categories that are not known, and read as zeros. alpha is for these numbers, too.
-    class_weight : dict, "balanced" or None, default=None
-        What the weight of a row is multiplied with by its label; "balanced": n_rows / (n_classes rows of the class).
+    class_weight : dict, list of dict, "balanced" or None, default=None
+        What the weight of a row is multiplied with by its label, or by each of several, which have a dict each;
+        "balanced": n_rows / (n_classes rows of the class).
     label_smoothing : float, default=0.0
         Share of a target, at least 0 and below 1, that is spread over all classes.
     calibration : {"temperature"} or None, default=None
@@ -320,6 +322,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         else:
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
+        if self.calibration is not None and self._label_binarizer.y_type_.startswith("multilabel"):
+            raise ValueError("calibration is for one label a row; leave it away for several")
         return X, y
 
     def _encode(self, y: Any) -> HostArray:
@@ -385,8 +389,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             del self.temperature_
         if self.calibration is None or held is None:
             return
-        if self._label_binarizer.y_type_.startswith("multilabel"):
-            raise ValueError("calibration is for one label a row; leave it away for several")
         found = for_complete_rows(self, held)._probabilities(held.X)
         self.temperature_ = best_temperature(found, np.searchsorted(self.classes_, held.y), held.weights)
 

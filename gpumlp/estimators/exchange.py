@@ -79,7 +79,10 @@ class Exchange:
         net = exchanged_network(self)
         theirs = _peer(type(self))
         _check_output(self, theirs)
-        fitted = theirs(**_shared_parameters(self, theirs) | {"activation": convert.hidden_activation(net)})
+        expressed = {"activation": convert.hidden_activation(net)}
+        if "loss" in theirs().get_params():  # whatever cost trained it
+            expressed["loss"] = "poisson" if self.out_activation_ == "exp" else "squared_error"
+        fitted = theirs(**_shared_parameters(self, theirs) | expressed)
         fitted.coefs_, fitted.intercepts_ = take_weights(net)
         _publish(self, fitted)
         if getattr(self, "best_validation_score_", None) is not None:  # with warm_start it may come back to these
@@ -124,7 +127,6 @@ class Exchange:
             hidden_layer_sizes=tuple(net.sizes[1:-1]),
             activation=[activation.name for activation in hidden],
             dropout=list(net.dropout),
-            normalisation=list(net.architecture.normalisation) if any(net.architecture.normalisation) else None,
             embeddings={e.column: e.n_units for e in net.architecture.embeddings} or None,
             **({} if is_classifier(cls()) or last.name != "exp" else {"loss": "poisson"}) | params,
         )

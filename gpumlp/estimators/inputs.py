@@ -121,3 +121,12 @@ def hold_out(rows: Rows, fraction: float, stratify: bool, random: np.random.Rand
     if len(held) < 2:
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
     return rows.part(train), rows.part(held)
+
+
+def expect_some_weight(rows: Rows, which: str) -> None:
+    """Raise ValueError where no row weighs anything."""
+    if rows.weights is not None and not rows.weights.any():
+        raise ValueError(
+            f"Sample weights must contain at least one non-zero number, but all {len(rows)} rows that are {which} "
+            "weigh 0, class_weight counted in; give some of them a weight, or draw others with another random_state."
+        )

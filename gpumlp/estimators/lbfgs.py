@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
-from gpumlp.estimators.inputs import Rows, drawn_again
+from gpumlp.estimators.inputs import Rows, drawn_again, expect_some_weight
 from gpumlp.network.objective import Objective
 
 
@@ -20,6 +20,7 @@ def train(mlp: Any, rows: Rows, random: np.random.RandomState) -> None:
     done, learned = [], []
     for m in range(n_models):
         own = rows if counts is None else rows.times(counts[m])
+        expect_some_weight(own, f"drawn for model {m}")
         net = mlp._build_network(seed=0, model=None if n_models == 1 else m)
         objective = Objective(net, own.X, own.targets, own.weights, l2=mlp.alpha / own.total_weight)
         n_iter = minimise(objective, mlp.max_iter, mlp.max_fun, mlp.tol, bool(mlp.verbose))

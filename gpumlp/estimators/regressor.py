@@ -100,7 +100,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     clip_norm : float or None, default=None
         Largest norm of a batch's gradient, before the penalty.
     scoring : str, callable or None, default=None
-        What the rows held out are scored by: a scorer's name, or scorer(estimator, X, y); None: R^2.
+        What the rows held out are scored by: a scorer's name, or scorer(estimator, X, y), which is given sample_weight,
+        too, where they have weights; None: R^2.
     monitors : list of Monitor, default=()
         What else watches, as in Trainer.fit; with rows held out, reports have the names with validation_, too.
     n_models : int, default=1

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from gpumlp.ensembles.job import Job, Outcome
-from gpumlp.errors import DivergenceError
+from gpumlp.errors import ConfigurationError, DivergenceError
 from gpumlp.estimators.held_out import score_of
 from gpumlp.estimators.inputs import Rows, drawn_again
 from gpumlp.estimators.solvers import Rate, rule_of
 from gpumlp.estimators.stopping import EpochWatch
+from gpumlp.formulas.update_rules import RULES, UpdateRule
 from gpumlp.network.network import Network
 from gpumlp.shapes import HostArray
 from gpumlp.training.trainer import Trainer
@@ -25,6 +27,7 @@ from gpumlp.training.trainer import Trainer
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
 )
+MOMENTUM = {"momentum", "nesterov"}  # of which one can go on from the velocity of the other
 
 
 @dataclass
@@ -52,11 +55,27 @@ class Fitting:
         """Whether monitors are told of the rows held out after each epoch."""
         return self.watch.score is not None and bool(self.mlp.monitors)
 
+    @cached_property
+    def rule(self) -> UpdateRule:
+        """The update rule."""
+        mlp = self.mlp
+        return RULES.get(mlp.optimizer or rule_of(mlp.solver, mlp.get_params(deep=False)))
+
+    def expect_same_rule(self) -> None:
+        """Raise ConfigurationError where the state that training goes on from is that of another update rule."""
+        there = self.before.get("rule", self.rule.name)
+        if there != self.rule.name and not {there, self.rule.name} <= MOMENTUM:
+            raise ConfigurationError(
+                f"the training that is to go on has the state of update rule {there}, solver and optimizer ask for "
+                f"{self.rule.name}; leave them as they were, or begin with another state: fit, which keeps the weights "
+                "with warm_start=True"
+            )
+
     def settings(self) -> dict[str, Any]:
         """Return what a Trainer and a Job both take."""
         mlp = self.mlp
         return {
-            "optimizer": mlp.optimizer or rule_of(mlp.solver, mlp.get_params(deep=False)),
+            "optimizer": self.rule,
             "learning_rate": mlp.learning_rate_init,
             "batch_size": self.batch,
             "l2": mlp.alpha,
@@ -68,6 +87,7 @@ class Fitting:
 
     def trainer(self) -> Trainer:
         """Return a trainer that goes on where the last fit ended."""
+        self.expect_same_rule()
         net = self.mlp._build_network(self.before["seed"])
         trainer = Trainer(net, state=self.before["state"], on_divergence="raise", **self.settings())
         trainer.go_on_from(self.before["steps"], self.before["epochs"])
@@ -137,6 +157,7 @@ def publish(fitting: Fitting, net: Network, steps: int, epochs: int, state: dict
     fitting.mlp._take(net)
     fitting.mlp._progress = {
         "seed": fitting.before["seed"],
+        "rule": fitting.rule.name,
         "steps": steps,
         "epochs": epochs,
         "factor": fitting.rate.factor,

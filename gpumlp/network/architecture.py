@@ -89,7 +89,7 @@ def build_architecture(
             raise FormulaError(f"activation {a.name} couples the units of a row and works at the output only")
     for definition in (*hidden, ACTIVATIONS.get(output), COSTS.get(cost)):
         check_definition(definition)
-    kinds = _kinds(normalisation, n_hidden)
+    kinds = normalisation_kinds(normalisation, n_hidden)
     embedded = check_embeddings(embeddings, layers[0])
     if max(widths(layers, embedded)) > MOST_NEURONS:
         raise ConfigurationError(
@@ -101,7 +101,7 @@ def build_architecture(
     return found
 
 
-def _kinds(normalisation: str | Sequence[str | None] | None, n_hidden: int) -> tuple[str | None, ...]:
+def normalisation_kinds(normalisation: str | Sequence[str | None] | None, n_hidden: int) -> tuple[str | None, ...]:
     """Return the kind of normalisation of each hidden layer."""
     several = isinstance(normalisation, Sequence) and not isinstance(normalisation, str)
     given: list[Any] = list(normalisation or ()) if several else [normalisation]

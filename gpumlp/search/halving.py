@@ -88,10 +88,19 @@ def _fewest_rows(search: Any, y: Any) -> int:
 
 
 def part_of(splits: Iterable[tuple[Any, Any]], share: float, random_state: Any) -> list[tuple[HostArray, HostArray]]:
-    """Return splits with this share of the rows of each, drawn without replacement."""
+    """Return splits with this share of the rows of each, drawn without replacement.
+
+    Raises   ConfigurationError where that is no row, or more than there are
+    """
 
     def drawn(rows: Any) -> Any:
-        return resample(rows, replace=False, random_state=random_state, n_samples=int(share * len(rows)))
+        n_samples = int(share * len(rows))
+        if not 1 <= n_samples <= len(rows):
+            raise ConfigurationError(
+                f"a round would have {n_samples} of the {len(rows)} rows in a part of a split, expected at least 1 and "
+                "at most all; give larger min_resources, or max_resources of at most the rows of X"
+            )
+        return resample(rows, replace=False, random_state=random_state, n_samples=n_samples)
 
     return [(drawn(train), drawn(test)) for train, test in splits]
 

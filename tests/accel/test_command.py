@@ -117,6 +117,7 @@ def test_a_report_is_given_of_a_program_that_fails(run_program, write):
         (("--device", "gpu", "-m", "this"), "device 'gpu' is not known"),
         (("missing.py",), "there is no file missing.py"),
         (("--report", "no/where.json", "missing.py"), "there is no folder"),
+        (("--report", ".", "missing.py"), "this is a folder; name a file"),
     ],
 )
 def test_wrong_input_is_said_in_a_line_and_ends_with_2(run_program, arguments, message):

@@ -52,6 +52,24 @@ def test_a_fit_stays_and_gives_scikit_learns_result(parameters, arguments, why):
     expect_stays(why)
 
 
+def test_numbers_that_are_written_as_text_are_refused_in_scikit_learns_words():
+    texts = []
+    for estimator in both("numbers"):
+        with pytest.raises(TypeError) as caught:
+            estimator.fit(X, TARGETS["numbers"].astype(str))
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1]
+    expect_stays("y has dtype <U", "MLPRegressor.fit")
+
+
+def test_targets_below_0_of_a_poisson_loss_are_one_line_of_the_report_however_many_sets_have_them():
+    own, accelerated = both("numbers", loss="poisson")
+    for sign in (1, -1):
+        y = sign * np.linspace(-2, 3, len(X))
+        assert np.array_equal(weights(own.fit(X, y)), weights(accelerated.fit(X, y)))
+    assert [entry.why for entry in LEDGER.gathered()] == ["a Poisson loss is not defined for its targets below 0"]
+
+
 def test_few_zeros_among_the_weights_do_not_matter():
     own, accelerated = both("classes", batch_size=20)
     given = (X, TARGETS["classes"], some(2))

@@ -186,6 +186,7 @@ REFUSED = {
     "another output": (regression(output="softplus"), "this model has softplus"),
     "a classifier without probabilities": (classifier(output="identity"), "3 x identity"),
     "several sigmoids": (classifier(output="sigmoid"), "3 x sigmoid"),
+    "a sigmoid that is split at 0": (classifier(2, "sigmoid", cost="hinge"), "at an output of 1/2.*cost hinge.*, at 0"),
     "classes in disorder": (
         gpumlp.SavedModel(network((3, 3), "softmax", []), "classification", np.array([2, 1, 3])),
         r"sorted classes.*\[2, 1, 3\]",

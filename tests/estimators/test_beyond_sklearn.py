@@ -14,6 +14,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.errors import ConfigurationError
+from gpumlp.estimators.parameters import InvalidParameterError
 from gpumlp.formulas.costs import COSTS
 from gpumlp.formulas.update_rules import RULES
 
@@ -291,3 +292,62 @@ def test_every_parameter_has_its_lines_in_the_docstring_with_its_default(kind):
         shown = {default, f'"{default}"', "1e-4", "0.0001"} if parameter.default == 1e-4 else {default, f'"{default}"'}
         shown |= {"1e-8"} if parameter.default == 1e-8 else set()
         assert any(re.search(rf" {name} : [^:]*?default={re.escape(each)} ", text) for each in shown), name
+
+
+@pytest.mark.parametrize("params", [{"early_stopping": True}, {"calibration": "temperature"}], ids=str)
+def test_rows_held_out_or_trained_on_that_all_weigh_nothing_are_refused(params):
+    X, y = flowers()
+    refused = set()
+    for row in range(8):  # each alone has a weight
+        with pytest.raises(ValueError, match="at least one non-zero number") as caught:
+            small(validation_fraction=0.5, max_iter=1, **params).fit(X, y, np.arange(150) == row)
+        refused.add(re.search("trained on|held out", str(caught.value))[0])
+    assert refused == {"trained on", "held out"}
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_class_weight_that_leaves_no_weight_is_refused(solver):
+    X, y = flowers()
+    with pytest.raises(ValueError, match="all 150 rows that are trained on weigh 0"):
+        small(solver=solver, class_weight={0: 0, 1: 0, 2: 0}).fit(X, y)
+
+
+def test_a_model_that_draws_no_row_of_any_weight_is_refused():
+    X, y = flowers()
+    with pytest.raises(ValueError, match=r"rows that are drawn for model . weigh 0"):
+        small(solver="lbfgs", n_models=30, max_iter=1).fit(X, y, np.arange(150) == 3)
+
+
+def test_calibration_of_several_labels_is_refused_before_anything_is_trained():
+    X, y = flowers()
+    mlp = small(calibration="temperature")
+    with pytest.raises(ValueError, match="one label a row"):
+        mlp.fit(X, np.eye(3, dtype=int)[y])
+    assert not hasattr(mlp, "coefs_")
+
+
+@pytest.mark.parametrize("given", [{"y_val": [0]}, {"sample_weight_val": [1.0]}], ids=str)
+def test_what_belongs_to_rows_that_are_not_given_is_refused(given):
+    X, y = flowers()
+    with pytest.raises(ValueError, match="came without X_val"):
+        small(early_stopping=True).fit(X, y, **given)
+
+
+def test_targets_of_rows_held_out_in_another_form_are_refused():
+    X, y = flowers()
+    several = np.eye(3, dtype=int)[y]
+    for kind, one, other in (
+        (MLPClassifier, y, several),
+        (MLPClassifier, several, y),
+        (MLPRegressor, y, several),
+        (MLPRegressor, several, several[:, :2]),
+    ):
+        with pytest.raises(ValueError, match="y_val has shape"):
+            small(kind, early_stopping=True).fit(X, one, X_val=X, y_val=other)
+
+
+@pytest.mark.parametrize("sizes", [(3.5,), [[3], [2]], True, ["a"], (3, None)], ids=str)
+def test_hidden_layers_that_are_no_whole_numbers_are_refused(sizes):
+    X, y = flowers()
+    with pytest.raises(InvalidParameterError, match="hidden_layer_sizes must be whole numbers of neurons"):
+        small(hidden_layer_sizes=sizes).fit(X, y)

@@ -133,6 +133,15 @@ def test_a_warm_start_in_scikit_learn_comes_back_to_the_best_epoch_from_here():
     expect_same(mlp, there, X, 1e-12)
 
 
+@pytest.mark.parametrize(("cost", "loss"), [("huber", "poisson"), ("poisson", "squared_error")])
+def test_scikit_learns_loss_is_that_of_the_output_that_a_cost_has_asked_for(cost, loss):
+    mlp, X = learned("counts", cost=cost, loss=loss)
+    there = mlp.to_sklearn()
+    assert there.loss == {"identity": "squared_error", "exp": "poisson"}[mlp.out_activation_] != loss
+    expect_same(type(mlp).from_sklearn(there), mlp, X, 1e-12)
+    there.partial_fit(X, problem("counts")[3])
+
+
 def test_names_of_features_and_further_parameters_come_along():
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     X, y = flowers()

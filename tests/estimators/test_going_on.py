@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.base import clone
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
+from gpumlp.errors import ConfigurationError
 
 SOLVERS = [
     {"solver": "adam"},
@@ -192,3 +194,82 @@ def test_training_that_diverges_keeps_the_best_epoch_if_rows_are_held_out():
         mlp.fit(X, y)
     assert np.isnan(mlp.validation_scores_[-1])
     assert np.isfinite(mlp.predict(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"early_stopping": True}, {"early_stopping": False}),
+        ({}, {"early_stopping": True}),
+        ({"solver": "lbfgs"}, {"solver": "adam"}),
+    ],
+    ids=str,
+)
+def test_a_fit_that_goes_on_may_have_its_progress_told_in_another_way(first, then):
+    X, y = flowers()
+    mlp = fit(small(max_iter=3, warm_start=True, **first), X, y)
+    before = len(getattr(mlp, "loss_curve_", []))
+    fit(mlp.set_params(**then), X, y)
+    assert len(mlp.loss_curve_) == before + 3
+    if then.get("early_stopping"):
+        assert len(mlp.validation_scores_) == 3
+        assert mlp.best_validation_score_ == max(mlp.validation_scores_)
+    else:
+        assert mlp.validation_scores_ is None
+        assert mlp.best_loss_ == min(mlp.loss_curve_[before:])
+
+
+def test_partial_fit_goes_on_where_a_fit_with_early_stopping_ended():
+    X, y = flowers()
+    mlp = fit(small(max_iter=3, early_stopping=True), X, y)
+    mlp.set_params(early_stopping=False).partial_fit(X, y)
+    assert len(mlp.loss_curve_) == 4
+    assert mlp.best_loss_ == mlp.loss_
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "named"),
+    [
+        ({}, {"hidden_layer_sizes": (4,)}, "hidden_layer_sizes is [4], but [5]"),
+        ({}, {"n_models": 2}, "n_models is 2, but 1"),
+        ({"n_models": 2}, {"n_models": 1}, "n_models is 1, but 2"),
+        ({}, {"missing": "indicator"}, "missing is 'indicator', but 'error'"),
+        ({"missing": "indicator"}, {"missing": "error"}, "missing is 'error', but 'indicator'"),
+        ({}, {"normalisation": "layer"}, "normalisation is ['layer'], but [None]"),
+        ({"normalisation": "batch"}, {"normalisation": None}, "normalisation is [None], but ['batch']"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+def test_a_training_that_goes_on_keeps_its_network(how, first, then, named):
+    X, y = flowers()
+    X[0, 1] = np.nan if "missing" in first else 0
+    mlp = fit(small(max_iter=1, warm_start=True, **first), X, y).set_params(**then)
+    with pytest.raises(ConfigurationError, match=re.escape(named) + ".*warm_start=False"):
+        getattr(mlp, how)(np.nan_to_num(X), y)
+    fit(mlp.set_params(warm_start=False), np.nan_to_num(X), y)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"solver": "sgd"}, {"solver": "adam"}),
+        ({"solver": "adam"}, {"solver": "sgd"}),
+        ({"solver": "sgd"}, {"optimizer": "rmsprop"}),
+    ],
+    ids=str,
+)
+def test_the_state_of_one_update_rule_is_not_taken_for_that_of_another(first, then):
+    X, y = flowers()
+    mlp = fit(small(max_iter=2, **first), X, y).set_params(**then)
+    with pytest.raises(ConfigurationError, match=r"state of update rule .*warm_start=True"):
+        mlp.partial_fit(X, y)
+    fit(mlp.set_params(warm_start=True), X, y)
+    mlp.partial_fit(X, y)
+
+
+def test_partial_fit_goes_on_from_the_velocity_of_the_other_momentum():
+    X, y = flowers()
+    mlp = fit(small(solver="sgd", max_iter=2), X, y)
+    mlp.set_params(nesterovs_momentum=False).partial_fit(X, y)
+    assert len(mlp.loss_curve_) == 3

@@ -74,6 +74,8 @@ def test_candidates_may_be_drawn_and_scored_by_several_metrics():
         ({"resource": "epochs"}, "resource='epochs' is no parameter of MLPClassifier"),
         ({"resource": "max_iter"}, 'max_resources="auto" is for resource="n_samples" only'),
         ({"resource": "alpha", "max_resources": 3}, "alpha is the resource"),
+        ({"min_resources": 1}, "a round would have 0 of the 72 rows in a part of a split"),
+        ({"max_resources": 1000}, "a round would have .* of the 72 rows.*at most the rows of X"),
         ({"min_resources": 1000}, "min_resources=1000: expected at least 1 and at most max_resources=90"),
         ({"scoring": ["accuracy"], "refit": False}, "refit=False names no metric"),
     ],
