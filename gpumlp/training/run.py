@@ -280,15 +280,15 @@ class TrainingRun:
             told.append(self.saving.step_ended)
         done, epochs = self.begun.steps, range(self.epoch, self.first + self.epochs)
         self.began, self.begun = perf_counter() - self.begun.seconds, BEGINNING
-        with self.backend.session():
-            for turn in self.feed.turns(epochs, done):
+        for turn in self.feed.turns(epochs, done):
+            with self.backend.session():
                 self.active.begin_turn(turn.factors(self.factors))
                 self.steps.begin_turn(done - turn.begin)
                 while done < turn.end:
                     done += step(turn.end - done)
                     for tell in told:
                         tell(done)
-            self.backend.synchronize()
+        self.backend.synchronize()
         return perf_counter() - self.began
 
     def _diverged(self, active: Any, cost: Any) -> Any:
