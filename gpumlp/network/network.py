@@ -626,7 +626,11 @@ def _whole_numbers(values: Any, name: str) -> tuple[int, ...]:
 
 
 def _rates(dropout: float | Sequence[float], n_hidden: int) -> tuple[float, ...]:
-    rates = [float(dropout)] * n_hidden if isinstance(dropout, int | float) else [float(r) for r in dropout]
+    try:
+        several = [dropout] * n_hidden if isinstance(dropout, int | float | np.number) else dropout
+        rates = [float(r) for r in several]
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"dropout={dropout!r}: expected a share, or one for each hidden layer") from error
     if len(rates) != n_hidden:
         raise ConfigurationError(f"{len(rates)} dropout rates for {n_hidden} hidden layers; give one, or one for each")
     for rate in rates:
