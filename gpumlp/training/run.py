@@ -222,7 +222,7 @@ class TrainingRun:
             if self.saving is not None:
                 self.saving.restore_monitors()
             while self.epoch < end and not self.skip.all():
-                if self.active.worth_rebuilding(self.skip):
+                if not self.begun.steps and self.active.worth_rebuilding(self.skip):  # never within an epoch
                     self._train_fewer()
                 self.mark("epoch", self._epoch)(self.epoch, self.first)
                 self.epoch += 1

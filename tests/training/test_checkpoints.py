@@ -14,7 +14,8 @@ from small import labelled, network
 
 import gpumlp
 from gpumlp import Checkpoints, CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Monitor, ProgressBar
-from gpumlp.errors import CheckpointError, ConfigurationError
+from gpumlp.errors import CheckpointError, ConfigurationError, OutOfMemory
+from gpumlp.training import active
 from gpumlp.training.checkpoint_file import DamagedCheckpoint, read_checkpoint, write_checkpoint
 
 WEIGHTS = np.random.default_rng(2).uniform(0.5, 2, (3, 23))
@@ -170,6 +171,18 @@ def test_a_stack_goes_on_with_the_models_that_it_had_been_rebuilt_for(backend, t
     assert read_checkpoint(sorted(tmp_path.iterdir())[-1])["active"].tolist() == [0, 2, 3, 5, 6, 7]
     again = trained(backend, [StopsSome()], Checkpoints(tmp_path), resume=True, n_models=8)
     expect_same_training(whole, again)
+
+
+def test_a_stack_that_had_no_room_to_be_rebuilt_goes_on_where_there_is_room(backend, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OutOfMemory("no room")
+
+    wanted = trained(backend, [StopsSome()], n_models=8)
+    with monkeypatch.context() as without_room:
+        without_room.setattr(active, "part_of", full)
+        broken_off(backend, tmp_path, 15, [StopsSome()], n_models=8)
+    found = trained(backend, [StopsSome()], Checkpoints(tmp_path), resume=True, n_models=8)
+    expect_same_training(found, wanted)
 
 
 def test_a_stack_of_different_networks_goes_on(backend, tmp_path):
