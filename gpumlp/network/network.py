@@ -22,7 +22,7 @@ from gpumlp.network.embedding import Embedding
 from gpumlp.network.evaluation import ROWS_AT_A_TIME, Evaluation
 from gpumlp.network.feedforward import feedforward, feedforward_to_output
 from gpumlp.network.initialisers import Initialiser, draw_layer, get_initialiser
-from gpumlp.network.kinds import bring, in_kind_of
+from gpumlp.network.kinds import bring, bring_values, in_kind_of
 from gpumlp.network.members import Member, find_runs, stacked_architecture
 from gpumlp.network.parameters import Parameters, layout_of
 from gpumlp.network.targets import Targets, check_inputs, check_sample_weight, check_targets
@@ -368,8 +368,10 @@ class Network:
                 raise ConfigurationError(
                     f"layer {layer} has no {name}; normalisation is {self.architecture.normalisation}, by hidden layer"
                 )
-        if running_variance is not None and (np.asarray(running_variance) < 0).any():
-            raise ConfigurationError(f"running_variance[{layer}] holds values below 0, which no variance has")
+        if running_variance is not None:
+            running_variance = bring_values(running_variance, f"running_variance[{layer}]", self.backend)
+            if bool((running_variance < 0).any()):
+                raise ConfigurationError(f"running_variance[{layer}] holds values below 0, which no variance has")
         self._set(layer, **there)
 
     def _check_alike(self, what: str) -> None:
@@ -386,7 +388,7 @@ class Network:
             if given is None:
                 continue
             out = tensors[layer]
-            array, shape = np.asarray(given, dtype=self.dtype), tuple(out.shape)
+            array, shape = bring_values(given, f"{name}[{layer}]", self.backend), tuple(out.shape)
             if array.shape != shape:
                 expect(array, f"{name}[{layer}]", shape[1:], f"or {shape} with one for each model")
             checked.append((array, out))
