@@ -247,6 +247,22 @@ class Network:
             out[...] = x
         return line
 
+    def relaid(self, kept: HostArray, before: bool, padded: bool) -> HostArray:
+        """Return what is laid out as theta (n_models, n_params) as it is where models are padded, or are not.
+
+        before   whether the one pads them that it comes from; where that changes nothing, it is `kept` itself
+        """
+        if not self.is_mixed or before == padded:
+            return kept
+        found, layout = np.zeros(kept.shape, kept.dtype), self.parameters.layout
+        for m, member in enumerate(self.members):
+            tensors, outs = (
+                layout.of_model(x[m], member.architecture.sizes, p) for x, p in ((kept, before), (found, padded))
+            )
+            for x, out in zip(tensors, outs, strict=True):
+                out[...] = x
+        return found
+
     def _tensors(self, model: int) -> list[Array]:
         """Return views of all that a model knows, in its own sizes and in the order of `ParameterLayout.shapes`."""
         return self._tensors_in(self.parameters.theta, model)
@@ -412,11 +428,10 @@ class Network:
         parameters = Parameters(there, self.parameters.layout, self.n_models)
         before = copy(self)
         self.backend, self.parameters = there, parameters
-        if self.is_mixed and before.backend.pads_models != there.pads_models:
-            for m in range(self.n_models):
-                self.put(m, before, m)
-        else:
-            there.copy(there.asarray(before.backend.to_host(before.parameters.theta)), parameters.theta)
+        kept = self.relaid(
+            before.backend.to_host(before.parameters.theta), before.backend.pads_models, there.pads_models
+        )
+        there.copy(there.asarray(kept), parameters.theta)
         if pinned:
             self.alternatives = _alternatives(there, name, device)
 

@@ -61,7 +61,7 @@ class WeightKeeper(Protocol):
         ...
 
     def kept(self) -> PerModel:
-        """Return what is kept, (n_models, n) on the host; it may be the same memory."""
+        """Return what is kept, (n_models, n) on the host, laid out as on any backend; it may be the same memory."""
         ...
 
     def keep(self, weights: PerModel) -> None:

@@ -163,7 +163,10 @@ class Trainer:
         if before is there:
             return
         clock = there.asarray(before.to_host(self.clock))
-        states = there.asarray(before.to_host(self.states), what=f"the state of {self.rule.name}")
+        kept = np.array(before.to_host(self.states))
+        for state in kept:
+            state[...] = self.net.relaid(state, before.pads_models, there.pads_models)
+        states = there.asarray(kept, what=f"the state of {self.rule.name}")
         numbers = self.build_numbers()
         self.clock, self.states, self.numbers, self._backend = clock, states, numbers, there
 

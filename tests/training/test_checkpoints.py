@@ -199,6 +199,37 @@ def test_a_stack_of_different_networks_goes_on(backend, tmp_path):
     expect_same_training(fit(), fit((), Checkpoints(tmp_path), resume=True))
 
 
+def different(backend):
+    """A trainer of networks that differ in size."""
+    nets = [network((4, n, 3), "tanh", "softmax", "categorical_cross_entropy") for n in (6, 2, 5)]
+    members = [replace(net.members[0], model_id=m) for m, net in enumerate(nets)]
+    return gpumlp.Trainer(gpumlp.Network.mixed(members, dtype="float64", backend=backend), batch_size=4)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_another_backend_goes_on_with_different_networks(back, backend, tmp_path):
+    first, second = (backend, "numpy") if back else ("numpy", backend)
+    whole, begun, again = different("numpy"), different(first), different(second)
+    whole.fit(*data(), 3, validation(), monitors=[KeepBest()])
+    monitors, checkpoints = [KeepBest(), BreakOff(2 * STEPS + 3)], Checkpoints(tmp_path, "1steps")
+    with pytest.raises(Broken):
+        begun.fit(*data(), 3, validation(), monitors=monitors, checkpoints=checkpoints)
+    again.fit(*data(), 3, validation(), monitors=[KeepBest()], checkpoints=Checkpoints(tmp_path), resume=True)
+    for m in range(3):
+        found, wanted = (theta(trainer.net.alone(m)) for trainer in (again, whole))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+
+
+def test_a_checkpoint_of_different_networks_of_an_earlier_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpumlp.training.checkpoint_file.VERSION", 1)
+    different("numpy").fit(*data(), 1, checkpoints=Checkpoints(tmp_path))
+    trained("numpy", checkpoints=Checkpoints(tmp_path / "alike"))
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"of an earlier gpumlp.*start anew in another folder"):
+        different("numpy").fit(*data(), 2, checkpoints=Checkpoints(tmp_path), resume=True)
+    trained("numpy", checkpoints=Checkpoints(tmp_path / "alike"), resume=True)
+
+
 def test_models_that_diverge_come_back_from_their_last_finite_epoch(backend, tmp_path):
     def fit(monitors=(), checkpoints=None, resume=False):
         net = network(activation="identity", n_models=3, backend=backend)
@@ -554,11 +585,11 @@ def test_no_sound_checkpoint_is_an_error(tmp_path):
 
 
 def test_a_newer_version_is_named_and_its_files_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpumlp.training.checkpoint_file.VERSION", 2)
+    monkeypatch.setattr("gpumlp.training.checkpoint_file.VERSION", 9)
     broken_off("numpy", tmp_path, STEPS)
     monkeypatch.undo()
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(CheckpointError, match="format version 2"):
+    with pytest.raises(CheckpointError, match="format version 9"):
         trained("numpy", checkpoints=Checkpoints(tmp_path), resume=True)
     assert sorted(tmp_path.iterdir()) == before
 
