@@ -105,6 +105,8 @@ def verify(
         raise ConfigurationError(f"{len(backends)} backends to compare; name two, such as numpy,cuda")
     if steps < 1:
         raise ConfigurationError(f"steps={steps}: expected at least 1")
+    if tuple(sizes)[-1:] == (1,):
+        raise ConfigurationError(f"sizes={tuple(sizes)}: expected two outputs or more, since the data are of classes")
     looks = [_train(name, sizes, steps, dtype, activation, optimizer, seed) for name in backends]
     layers = tuple(found for expected, other in zip(*looks, strict=True) for found in _layers(expected, other))
     rule = optimizer if isinstance(optimizer, str) else optimizer.name

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
+
 from gpumlp.backends.protocol import Backend
 from gpumlp.errors import DataError
 from gpumlp.shapes import is_on_device
@@ -23,6 +25,16 @@ def bring(x: Any, name: str, backend: Backend) -> Any:
             'backend="cuda", or bring it to the host (CuPy: x.get(), torch: x.cpu())'
         )
     return backend.asarray(x, what=name)
+
+
+def bring_values(x: Any, name: str, backend: Backend) -> Any:
+    """Return numbers that are to be written into the backend's arrays, in its dtype; on its device if they lie there.
+
+    Raises DataError for an array on a device where the backend does not compute.
+    """
+    if is_on_device(x):
+        return backend.asarray(bring(x, name, backend), backend.dtype)
+    return np.asarray(x, backend.dtype)
 
 
 def in_kind_of(y: Any, like: Any) -> Any:

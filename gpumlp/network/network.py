@@ -22,7 +22,7 @@ from gpumlp.network.embedding import Embedding
 from gpumlp.network.evaluation import ROWS_AT_A_TIME, Evaluation
 from gpumlp.network.feedforward import feedforward, feedforward_to_output
 from gpumlp.network.initialisers import Initialiser, draw_layer, get_initialiser
-from gpumlp.network.kinds import bring, in_kind_of
+from gpumlp.network.kinds import bring, bring_values, in_kind_of
 from gpumlp.network.members import Member, find_runs, stacked_architecture
 from gpumlp.network.parameters import Parameters, layout_of
 from gpumlp.network.targets import Targets, check_inputs, check_sample_weight, check_targets
@@ -247,6 +247,22 @@ class Network:
             out[...] = x
         return line
 
+    def relaid(self, kept: HostArray, before: bool, padded: bool) -> HostArray:
+        """Return what is laid out as theta (n_models, n_params) as it is where models are padded, or are not.
+
+        before   whether the one pads them that it comes from; where that changes nothing, it is `kept` itself
+        """
+        if not self.is_mixed or before == padded:
+            return kept
+        found, layout = np.zeros(kept.shape, kept.dtype), self.parameters.layout
+        for m, member in enumerate(self.members):
+            tensors, outs = (
+                layout.of_model(x[m], member.architecture.sizes, p) for x, p in ((kept, before), (found, padded))
+            )
+            for x, out in zip(tensors, outs, strict=True):
+                out[...] = x
+        return found
+
     def _tensors(self, model: int) -> list[Array]:
         """Return views of all that a model knows, in its own sizes and in the order of `ParameterLayout.shapes`."""
         return self._tensors_in(self.parameters.theta, model)
@@ -368,8 +384,10 @@ class Network:
                 raise ConfigurationError(
                     f"layer {layer} has no {name}; normalisation is {self.architecture.normalisation}, by hidden layer"
                 )
-        if running_variance is not None and (np.asarray(running_variance) < 0).any():
-            raise ConfigurationError(f"running_variance[{layer}] holds values below 0, which no variance has")
+        if running_variance is not None:
+            running_variance = bring_values(running_variance, f"running_variance[{layer}]", self.backend)
+            if bool((running_variance < 0).any()):
+                raise ConfigurationError(f"running_variance[{layer}] holds values below 0, which no variance has")
         self._set(layer, **there)
 
     def _check_alike(self, what: str) -> None:
@@ -386,7 +404,7 @@ class Network:
             if given is None:
                 continue
             out = tensors[layer]
-            array, shape = np.asarray(given, dtype=self.dtype), tuple(out.shape)
+            array, shape = bring_values(given, f"{name}[{layer}]", self.backend), tuple(out.shape)
             if array.shape != shape:
                 expect(array, f"{name}[{layer}]", shape[1:], f"or {shape} with one for each model")
             checked.append((array, out))
@@ -410,11 +428,10 @@ class Network:
         parameters = Parameters(there, self.parameters.layout, self.n_models)
         before = copy(self)
         self.backend, self.parameters = there, parameters
-        if self.is_mixed and before.backend.pads_models != there.pads_models:
-            for m in range(self.n_models):
-                self.put(m, before, m)
-        else:
-            there.copy(there.asarray(before.backend.to_host(before.parameters.theta)), parameters.theta)
+        kept = self.relaid(
+            before.backend.to_host(before.parameters.theta), before.backend.pads_models, there.pads_models
+        )
+        there.copy(there.asarray(kept), parameters.theta)
         if pinned:
             self.alternatives = _alternatives(there, name, device)
 
@@ -626,7 +643,11 @@ def _whole_numbers(values: Any, name: str) -> tuple[int, ...]:
 
 
 def _rates(dropout: float | Sequence[float], n_hidden: int) -> tuple[float, ...]:
-    rates = [float(dropout)] * n_hidden if isinstance(dropout, int | float) else [float(r) for r in dropout]
+    try:
+        several = [dropout] * n_hidden if isinstance(dropout, int | float | np.number) else dropout
+        rates = [float(r) for r in several]
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"dropout={dropout!r}: expected a share, or one for each hidden layer") from error
     if len(rates) != n_hidden:
         raise ConfigurationError(f"{len(rates)} dropout rates for {n_hidden} hidden layers; give one, or one for each")
     for rate in rates:

@@ -15,7 +15,7 @@ from gpumlp.errors import CheckpointError, TensorsFileError
 from gpumlp.tensors_file import TensorsFile, tensor_parts
 
 FORMAT = "gpumlp checkpoint"
-VERSION = 1
+VERSION = 2
 ENTRY, DIGEST = "gpumlp", "sha256"  # in the metadata: the tree as JSON; the checksum, taken with NO_DIGEST in its place
 NO_DIGEST = "0" * 64
 HEAD = 1  # which part of a file holds the checksum

@@ -105,6 +105,9 @@ def plan_memory(
     """
     if batch_size == "tune":
         raise ConfigurationError('batch_size="tune" is known once it is measured; give a number of rows or "full"')
+    for what, n, least in (("n_rows", n_rows, 1), ("n_validation", n_validation, 0), ("kept", kept, 0)):
+        if not (isinstance(n, int | np.integer) and n >= least) and (what, n) != ("n_rows", None):
+            raise ConfigurationError(f"{what}={n!r}: expected a whole number of at least {least}")
     if isinstance(model, Network):
         members, backend, dtype = model.members, backend or model.backend.name, model.dtype
     else:

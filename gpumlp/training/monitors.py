@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -61,7 +61,7 @@ class WeightKeeper(Protocol):
         ...
 
     def kept(self) -> PerModel:
-        """Return what is kept, (n_models, n) on the host; it may be the same memory."""
+        """Return what is kept, (n_models, n) on the host, laid out as on any backend; it may be the same memory."""
         ...
 
     def keep(self, weights: PerModel) -> None:
@@ -140,17 +140,28 @@ class Monitor:
         """
 
 
+def check_monitors(given: Any) -> list[Monitor]:
+    """Return what is to watch a training as a list; raise ConfigurationError unless all of it are monitors."""
+    monitors: list[Any] = list(given) if isinstance(given, Iterable) else [None]
+    if not all(isinstance(monitor, Monitor) for monitor in monitors):
+        raise ConfigurationError(f"monitors={given!r}: expected a list of monitors, such as [gpumlp.EarlyStopping()]")
+    return monitors
+
+
 def is_better(value: PerModel, best: PerModel, name: str, mode: str | None, margin: float = 0.0) -> PerModel:
     """Tell for each model whether `value` improves on `best` by more than `margin`; NaN never does."""
+    return value < best - margin if mode_of(name, mode) == "min" else value > best + margin
+
+
+def mode_of(name: str, mode: str | None = None) -> str:
+    """Return the mode that is given, else "min" or "max" by a metric's name.
+
+    Raises   ConfigurationError for another mode, and if the name does not tell
+    """
     if mode not in (None, "min", "max"):
         raise ConfigurationError(f'mode={mode!r}: expected "min", "max" or None')
-    if mode is None:
-        mode = mode_of(name)
-    return value < best - margin if mode == "min" else value > best + margin
-
-
-def mode_of(name: str) -> str:
-    """Return "min" or "max" by a metric's name; raise ConfigurationError if the name does not tell."""
+    if mode is not None:
+        return mode
     if any(part in name for part in ("cost", "loss", "error", "rmse", "mse", "mae")):
         return "min"
     if any(part in name for part in ("accuracy", "score", "auc", "r2")):
@@ -184,6 +195,7 @@ class _Watcher(Monitor):
     def __init__(self, metric: str | Callable[[Any, Any], float], mode: str | None, min_delta: float) -> None:
         self.computes = None if isinstance(metric, str) else Metric(getattr(metric, "__name__", "metric"), metric)
         self.metric = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
+        mode_of(self.metric, mode)  # raises before anything is trained
         self.mode, self.min_delta = mode, min_delta
         self.best: PerModel | None = None
         self.best_epoch: PerModel | None = None
@@ -269,6 +281,8 @@ class EarlyStopping(_Watcher):
         restore_best: bool = True,
     ) -> None:
         super().__init__(metric, mode, min_delta)
+        if not (isinstance(patience, int | float | np.number) and patience >= 1):
+            raise ConfigurationError(f"patience={patience!r}: expected a number of epochs of at least 1")
         self.patience, self.restore_best = patience, restore_best
         self._waited: PerModel | None = None
 

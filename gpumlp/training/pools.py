@@ -348,11 +348,18 @@ class Pools:
         if self._reading is None:
             self._reading = ReadingAhead(partial(self._fill, epochs, first))
         for pool in range(first, -(-self.n_steps // self._room)):
-            filled = self._next(self._reading)
-            self._ring.receive(filled.half)
-            self._set(pool, filled)
+            # waits outside of any session: what reads may compute its blocks on the same device
+            found = self._reading.take() if self._sent is None else None
+            with self._backend.session():
+                if found is not None:
+                    self._send(found)
+                filled, self._sent = self._sent, None
+                assert filled is not None
+                self._ring.receive(filled.half)
+                self._set(pool, filled)
             yield Turn(pool * self._room, min((pool + 1) * self._room, self.n_steps), self._room)
-            self._ring.release(filled.half)
+            with self._backend.session():
+                self._ring.release(filled.half)
             self._reading.give_back(filled.half)
 
     def close(self) -> None:
@@ -371,21 +378,14 @@ class Pools:
         backend.fill(source.counts, filled.n)
         source.turn += 1
 
-    def _next(self, reading: ReadingAhead) -> Filled:
-        if self._sent is None:
-            self._send(reading)
-        filled, self._sent = self._sent, None
-        assert filled is not None
-        return filled
-
     def _look_ahead(self, done: int) -> None:
         """Begin to bring the next pool to the device as soon as it is read."""
         if self._sent is None and self._reading is not None and self._reading.has_next():
-            self._send(self._reading)
+            self._send(self._reading.take())
 
-    def _send(self, reading: ReadingAhead) -> None:
-        self._sent = reading.take()
-        self._ring.send(*self._sent)
+    def _send(self, filled: Filled) -> None:
+        self._sent = filled
+        self._ring.send(*filled)
 
     # ---------------------------------------------------------------- in the thread that reads ahead
 

@@ -17,13 +17,13 @@ from gpumlp.network.kinds import bring
 from gpumlp.network.network import Network
 from gpumlp.network.places import Places
 from gpumlp.network.targets import Targets, check_inputs
-from gpumlp.shapes import HostArray, is_on_device
+from gpumlp.shapes import HostArray, expect, is_on_device
 from gpumlp.training.active import Active
 from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.data_set import TrainingSet, check_order, check_training_set
 from gpumlp.training.folds import Folds, check_folds
 from gpumlp.training.history import History
-from gpumlp.training.monitors import EpochReport, Monitor, OfEachModel, RunInfo, Stop
+from gpumlp.training.monitors import EpochReport, Monitor, OfEachModel, RunInfo, Stop, check_monitors
 from gpumlp.training.pools import Feed, Pool, PooledSet, open_pools
 from gpumlp.training.ranges import marker
 from gpumlp.training.saving import BEGINNING, Saving
@@ -56,7 +56,7 @@ class TrainingRun:
         trainer.follow()
         if not (isinstance(epochs, int | np.integer) and epochs >= 0):
             raise ConfigurationError(f"epochs={epochs!r}: expected a whole number of at least 0")
-        self.epochs, self.monitors = int(epochs), list(monitors)
+        self.epochs, self.monitors = int(epochs), check_monitors(monitors)
         self.validation_places: Places | None = None
         if trainer.has_diverged.all() and not resume:
             raise ConfigurationError("every model has diverged; trainer.reset() starts anew, then lower learning_rate")
@@ -71,6 +71,8 @@ class TrainingRun:
             raise ConfigurationError('folds go with no `order`, and not with batch_size="tune"; leave one of them away')
         self.order = None if order is None else check_order(order, self.epochs, len(X))
         checked = self._check_validation(validation, Y, data)
+        if not isinstance(checkpoints, Checkpoints | None):
+            raise ConfigurationError(f"checkpoints={checkpoints!r}: expected gpumlp.Checkpoints(folder)")
         if resume and checkpoints is None:
             raise ConfigurationError("resume=True needs checkpoints=gpumlp.Checkpoints(folder)")
         self.saving = None if checkpoints is None else Saving(self, checkpoints, resume)
@@ -220,7 +222,7 @@ class TrainingRun:
             if self.saving is not None:
                 self.saving.restore_monitors()
             while self.epoch < end and not self.skip.all():
-                if self.active.worth_rebuilding(self.skip):
+                if not self.begun.steps and self.active.worth_rebuilding(self.skip):  # never within an epoch
                     self._train_fewer()
                 self.mark("epoch", self._epoch)(self.epoch, self.first)
                 self.epoch += 1
@@ -257,7 +259,7 @@ class TrainingRun:
         )
         self.history.append(report)
         for monitor in self.monitors:
-            self._stop(monitor.epoch_ended(report))
+            self._stop(monitor.epoch_ended(report), type(monitor).__name__)
         if self.trainer.schedules.look_at_results:
             self.trainer.hyper.scale_rate(self.trainer.schedules.after_epoch(report))
         self._stop_diverged(diverged, epoch + 1)
@@ -280,15 +282,15 @@ class TrainingRun:
             told.append(self.saving.step_ended)
         done, epochs = self.begun.steps, range(self.epoch, self.first + self.epochs)
         self.began, self.begun = perf_counter() - self.begun.seconds, BEGINNING
-        with self.backend.session():
-            for turn in self.feed.turns(epochs, done):
+        for turn in self.feed.turns(epochs, done):
+            with self.backend.session():
                 self.active.begin_turn(turn.factors(self.factors))
                 self.steps.begin_turn(done - turn.begin)
                 while done < turn.end:
                     done += step(turn.end - done)
                     for tell in told:
                         tell(done)
-            self.backend.synchronize()
+        self.backend.synchronize()
         return perf_counter() - self.began
 
     def _diverged(self, active: Any, cost: Any) -> Any:
@@ -301,11 +303,14 @@ class TrainingRun:
             self.last_finite.restore(diverged)
         return diverged
 
-    def _stop(self, wish: Stop | None) -> None:
+    def _stop(self, wish: Stop | None, monitor: str) -> None:
         """Stop the models that a monitor wants stopped."""
         if wish is None:
             return
+        if not isinstance(wish, Stop):
+            raise ConfigurationError(f"{monitor}.epoch_ended returned {wish!r}; expected a gpumlp.Stop or None")
         models = np.ones(self.net.n_models, bool) if wish.models is None else np.asarray(wish.models, bool)
+        expect(models, f"models of the Stop of {monitor}", (self.net.n_models,), "true for each model that is to stop")
         for m in np.flatnonzero(models & ~self.skip):
             self.history.stopped[self.net.model_ids[m]] = wish.reason
         self.skip |= models

@@ -6,7 +6,9 @@ import logging
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gpumlp.backends.protocol import Array
 from gpumlp.errors import CheckpointError, DivergenceError
+from gpumlp.shapes import HostArray
 from gpumlp.training.active import Active
 from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from gpumlp.training.run import TrainingRun
 
 log = logging.getLogger("gpumlp")
+
+PADDED_SINCE = 2  # version from which models that differ are written as a backend that pads them lays them out
 
 
 class Begun(NamedTuple):
@@ -70,6 +74,11 @@ class Saving:
 
     def _check(self, found: dict[str, Any]) -> None:
         run, first, epoch = self.run, found["first"], found["epoch"]
+        if found["version"] < PADDED_SINCE and run.net.is_mixed:
+            raise CheckpointError(
+                "the checkpoint is of an earlier gpumlp, which wrote stacks of models that differ in another way; "
+                "start anew in another folder"
+            )
         expect_same("the network", found["network"], network_identity(run.net))
         expect_same("an option", found["trainer"], trainer_identity(run.trainer, first + run.epochs))
         expect_same("the data", found["data"], self.data)
@@ -82,12 +91,12 @@ class Saving:
     def _put(self, found: dict[str, Any]) -> None:
         run, trainer = self.run, self.run.trainer
         backend = run.backend
-        for array, out in (
+        backend.copy(backend.asarray(found["clock"]), trainer.clock)
+        for padded, out in (
             (found["theta"], run.net.parameters.theta),
-            (found["clock"], trainer.clock),
             *((found["state"][name], out) for name, out in trainer.state.items()),
         ):
-            backend.copy(backend.asarray(array), out)
+            backend.copy(backend.asarray(run.net.relaid(padded, True, backend.pads_models)), out)
         run.last_finite.keep(found["last_finite"])
         run.skip[:], trainer.has_diverged[:] = found["skip"], found["has_diverged"]
         trainer.diverged = {int(model): why for model, why in found["diverged"].items()}
@@ -150,6 +159,11 @@ class Saving:
         if not last:
             checkpoints.end_if_wanted()
 
+    def _padded(self, of_models: Array) -> HostArray:
+        """Return what is laid out as theta on the host, so that any backend can go on with it."""
+        backend = self.run.backend
+        return self.run.net.relaid(backend.to_host(of_models), backend.pads_models, padded=True)
+
     def _tree(self, steps: int) -> dict[str, Any]:
         """Return all that a checkpoint holds, `steps` steps into the present epoch."""
         run, trainer = self.run, self.run.trainer
@@ -168,8 +182,8 @@ class Saving:
             "seconds": perf_counter() - run.began if steps else 0.0,
             "clock": backend.to_host(trainer.clock),
             "tally": backend.to_host(run.steps.tally.values),
-            "theta": backend.to_host(run.net.parameters.theta),
-            "state": {name: backend.to_host(buffer) for name, buffer in trainer.state.items()},
+            "theta": self._padded(run.net.parameters.theta),
+            "state": {name: self._padded(buffer) for name, buffer in trainer.state.items()},
             "last_finite": run.last_finite.kept(),
             "active": run.active.models,
             "skip": run.skip,

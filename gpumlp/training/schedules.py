@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpumlp.errors import ConfigurationError
 from gpumlp.formulas.registry import Registry
-from gpumlp.training.monitors import EpochReport, is_better
+from gpumlp.training.monitors import EpochReport, is_better, mode_of
 
 Times = NDArray[np.float64]
 
@@ -37,8 +37,24 @@ class Schedule:
     def factors(self, first_step: int, epoch: int, n_steps: int, last_epoch: int) -> Times:
         """Return the factor of each step of an epoch, (n_steps,)."""
         within = np.arange(n_steps, dtype=np.float64)
-        values = self.factor(first_step + within, epoch + within / n_steps, float(self.epochs or last_epoch))
-        return np.ascontiguousarray(np.broadcast_to(np.asarray(values, np.float64), (n_steps,)))
+        plan = float(self.epochs or last_epoch)
+        values = np.asarray(self.factor(first_step + within, epoch + within / n_steps, plan), np.float64)
+        if values.shape not in ((), (1,), (n_steps,)):
+            raise ConfigurationError(
+                f"schedule {self.name} gives factors of shape {values.shape}; expected one for each of {n_steps} steps"
+            )
+        return np.ascontiguousarray(np.broadcast_to(values, (n_steps,)))
+
+
+def _expect_at_least(low: float, **numbers: Any) -> None:
+    for name, value in numbers.items():
+        if not (isinstance(value, int | float | np.number) and value >= low):
+            raise ConfigurationError(f"{name}={value!r}: expected a number of at least {low:g}")
+
+
+def _expect_plan(epochs: Any) -> None:
+    if epochs is not None:
+        _expect_at_least(1, epochs=epochs)
 
 
 def constant() -> Schedule:
@@ -48,13 +64,14 @@ def constant() -> Schedule:
 
 def step(every: int = 10, factor: float = 0.1) -> Schedule:
     """Return factor ** (epochs done // every)."""
-    if every < 1:
-        raise ConfigurationError(f"every={every}: expected a number of epochs of at least 1")
+    _expect_at_least(1, every=every)
+    _expect_at_least(0, factor=factor)
     return Schedule("step", lambda t, epoch, epochs: factor ** np.floor(np.floor(epoch) / every))
 
 
 def exponential(rate: float = 0.95) -> Schedule:
     """Return rate ** (epochs done)."""
+    _expect_at_least(0, rate=rate)
     return Schedule("exponential", lambda t, epoch, epochs: rate ** np.floor(epoch))
 
 
@@ -65,6 +82,8 @@ def inverse_scaling(power: float = 0.5) -> Schedule:
 
 def cosine(warmup: float = 0.0, floor: float = 0.0, epochs: int | None = None) -> Schedule:
     """Return a linear rise over `warmup` epochs, then half a cosine from 1 to `floor` (Loshchilov and Hutter 2017)."""
+    _expect_at_least(0, warmup=warmup, floor=floor)
+    _expect_plan(epochs)
 
     def factor(t: Times, epoch: Times, total: float) -> Times:
         share = np.clip((epoch - warmup) / max(total - warmup, 1e-12), 0, 1)
@@ -80,6 +99,8 @@ def one_cycle(peak_at: float = 0.3, start: float = 0.04, end: float = 1e-4, epoc
     """Return a rise from `start` to 1 over the share `peak_at` of the plan, a fall to `end` (Smith and Topin 2019)."""
     if not 0 < peak_at < 1:
         raise ConfigurationError(f"peak_at={peak_at}: expected a share of the plan between 0 and 1")
+    _expect_at_least(0, start=start, end=end)
+    _expect_plan(epochs)
 
     def factor(t: Times, epoch: Times, total: float) -> Times:
         share = np.clip(epoch / total, 0, 1)
@@ -112,6 +133,8 @@ class ReduceOnPlateau:
     ) -> None:
         if not 0 < factor < 1:
             raise ConfigurationError(f"factor={factor}: expected a number between 0 and 1")
+        _expect_at_least(0, patience=patience, floor=floor)
+        mode_of(metric, mode)  # raises before anything is trained
         self.metric, self.factor, self.patience = metric, factor, patience
         self.threshold, self.floor, self.mode = threshold, floor, mode
         self.reset()

@@ -11,9 +11,10 @@ from gpumlp.backends.protocol import EPOCH, STEP, StepNumbers
 from gpumlp.errors import ConfigurationError, DivergenceError, ShapeError
 from gpumlp.formulas.normalisation import BATCH
 from gpumlp.formulas.update_rules import RULES, UpdateRule, check_rule, finished_names
+from gpumlp.network.kinds import bring_values
 from gpumlp.network.network import Network
 from gpumlp.network.parameters import Parameters
-from gpumlp.shapes import expect
+from gpumlp.shapes import expect, is_on_device
 from gpumlp.training.checkpoints import Checkpoints
 from gpumlp.training.choice import Choice
 from gpumlp.training.folds import Folds
@@ -162,7 +163,10 @@ class Trainer:
         if before is there:
             return
         clock = there.asarray(before.to_host(self.clock))
-        states = there.asarray(before.to_host(self.states), what=f"the state of {self.rule.name}")
+        kept = np.array(before.to_host(self.states))
+        for state in kept:
+            state[...] = self.net.relaid(state, before.pads_models, there.pads_models)
+        states = there.asarray(kept, what=f"the state of {self.rule.name}")
         numbers = self.build_numbers()
         self.clock, self.states, self.numbers, self._backend = clock, states, numbers, there
 
@@ -221,16 +225,17 @@ class Trainer:
     def _put_state(self, name: str, given: Any, buffer: Any) -> None:
         """Overwrite a state buffer with a flat array, or with pairs (like W, like b) by layer."""
         backend, p = self.net.backend, self.net.parameters
-        if isinstance(given, np.ndarray):
-            expect(given, f"state[{name!r}]", tuple(buffer.shape))
-            backend.copy(backend.asarray(given, backend.dtype), buffer)
+        if isinstance(given, np.ndarray) or is_on_device(given):
+            array = bring_values(given, f"state[{name!r}]", backend)
+            expect(array, f"state[{name!r}]", tuple(buffer.shape))
+            backend.copy(backend.asarray(array), buffer)
             return
         of = Parameters(backend, p.layout, self.net.n_models, theta=buffer)
         if len(given) != len(of.W):
             raise ShapeError(f"state[{name!r}] has {len(given)} layers, {self.net.architecture} has {len(of.W)}")
         for l, (pair, *outs) in enumerate(zip(given, of.W, of.b, strict=True)):
             for value, out in zip(pair, outs, strict=True):
-                array = np.asarray(value, backend.dtype)
+                array = bring_values(value, f"state[{name!r}][{l}]", backend)
                 if array.shape != tuple(out.shape):
                     expect(array, f"state[{name!r}][{l}]", tuple(out.shape[1:]))
                 backend.copy(backend.asarray(array), out)

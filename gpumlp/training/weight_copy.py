@@ -16,7 +16,7 @@ class WeightCopy(WeightKeeper):
     """Keeps a copy of theta on the backend."""
 
     def __init__(self, net: Network, active: Callable[[], Active]) -> None:
-        self._backend, self._theta, self._active = net.backend, net.parameters.theta, active
+        self._net, self._backend, self._theta, self._active = net, net.backend, net.parameters.theta, active
         self._kept = net.backend.empty(tuple(self._theta.shape), what="a copy of the parameters")
 
     def save(self, models: Any) -> None:
@@ -29,10 +29,11 @@ class WeightCopy(WeightKeeper):
         self._active().send_weights()
 
     def kept(self) -> Any:
-        return self._backend.to_host(self._kept)
+        return self._net.relaid(self._backend.to_host(self._kept), self._backend.pads_models, padded=True)
 
     def keep(self, weights: Any) -> None:
-        self._backend.copy(self._backend.asarray(weights), self._kept)
+        own = self._net.relaid(weights, True, self._backend.pads_models)
+        self._backend.copy(self._backend.asarray(own), self._kept)
 
     def _move(self, models: Any, src: Any, out: Any) -> None:
         with self._backend.session():

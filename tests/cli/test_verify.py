@@ -81,6 +81,7 @@ def test_what_is_not_finite_is_never_within(gpumlp, monkeypatch):
         (("--sizes", "20,many"), "--sizes"),
         (("--backends", "numpy,numpy", "--optimizer", "adamm"), "did you mean"),
         (("--backends", "numpy,numpy", "--dtype", "float16"), "float16"),
+        (("--backends", "numpy,numpy", "--sizes", "20,1"), "sizes=(20, 1): expected two outputs or more"),
         (("--steps", "0"), "--steps"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.errors import DataError, ShapeError
+from gpumlp.errors import ConfigurationError, DataError, ShapeError
 
 
 class Foreign:
@@ -139,6 +139,47 @@ def test_the_host_is_no_place_for_arrays_of_a_device(cupy):
         net.predict(cupy.asarray(X))
     with pytest.raises(DataError, match="Y lies on a CUDA device"):
         gpumlp.Trainer(net).fit(X, cupy.asarray(y), 1)
+
+
+@pytest.mark.parametrize("kind", ["cupy", "dlpack", "interface", "columns"])
+def test_what_a_network_knows_may_be_set_from_the_device(kind, cupy):
+    rng, net = np.random.default_rng(1), network(normalisation="batch", embeddings=[gpumlp.Embedding(1, 4, 2)])
+    W, b, E, variance = (rng.uniform(0.5, 2, shape) for shape in ((2, 7, 6), (2, 7), (4, 2), (7,)))
+    there = [KINDS[kind](cupy.asarray(x)) for x in (W, b, E, variance)]
+    net.set_weights(0, there[0], there[1])
+    net.set_embedding(0, there[2])
+    net.set_normalisation(0, running_variance=there[3])
+    found = net.weights[0], net.biases[0], net.embeddings[0], net.normalising[0]["running_variance"]
+    for x, wanted in zip(found, (W, b, E, variance), strict=True):
+        np.testing.assert_array_equal(x, np.broadcast_to(wanted.astype(np.float32), x.shape))
+    with pytest.raises(ConfigurationError, match=r"running_variance\[0\] holds values below 0"):
+        net.set_normalisation(0, running_variance=KINDS[kind](cupy.asarray(-variance)))
+    with pytest.raises(ShapeError, match=r"W\[1\] has shape \(7, 6\), expected \(3, 7\)"):
+        net.set_weights(1, KINDS[kind](cupy.asarray(W[0])))
+
+
+def test_a_rule_goes_on_with_the_state_of_another_trainer_on_the_device(cupy):
+    X, y = problem()
+    first, one, other = network(), network(), network()
+    trained = gpumlp.Trainer(first, shuffle=False)
+    trained.fit(X, y, 2)
+    on_host = {name: x.get() for name, x in trained.state.items()}
+    gpumlp.Trainer(one, state=trained.state, shuffle=False).fit(X, y, 2)
+    gpumlp.Trainer(other, state=on_host, shuffle=False).fit(X, y, 2)
+    np.testing.assert_array_equal(one.weights[0], other.weights[0])
+    with pytest.raises(ShapeError, match=r"state\['m'\] has shape \(1, "):
+        gpumlp.Trainer(one, state={"m": trained.state["m"][:1]})
+    pairs = [(W.copy(), b.copy()) for W, b in zip(first.parameters.W, first.parameters.b, strict=True)]
+    found = gpumlp.Trainer(one, state={"m": pairs}).state["m"]
+    np.testing.assert_array_equal(found.get(), first.parameters.theta.get())
+
+
+def test_what_lies_on_a_device_is_no_value_for_a_network_of_the_host(cupy):
+    net = gpumlp.Network((5, 7, 3), backend="numpy")
+    with pytest.raises(DataError, match=r"W\[0\] lies on a CUDA device"):
+        net.set_weights(0, cupy.zeros((7, 5)))
+    with pytest.raises(DataError, match=r"state\['m'\] lies on a CUDA device"):
+        gpumlp.Trainer(net, state={"m": cupy.zeros((1, 9))})
 
 
 def test_wrong_arrays_on_the_device_raise_as_those_of_the_host_do(cupy):

@@ -12,8 +12,8 @@ def data(n=23):
     return random.standard_normal((n, 4)), random.standard_normal((n, 2))
 
 
-def network(**options):
-    return gpumlp.Network((4, 6, 2), "tanh", "identity", "quadratic", **{"n_models": 2, **options})
+def network(hidden=6, **options):
+    return gpumlp.Network((4, hidden, 2), "tanh", "identity", "quadratic", **{"n_models": 2, **options})
 
 
 def bits(net):
@@ -79,6 +79,21 @@ def test_training_goes_on_after_a_move_as_if_there_had_been_none(backend):
                 net.move_to("numpy")
                 net.move_to(backend)
     assert bits(nets[0]) == bits(nets[1])
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_models_that_differ_go_on_after_a_move_with_their_own_state(back, backend):
+    def trained(moves):
+        nets = [network(hidden=n, n_models=1, dtype="float64") for n in (6, 3, 5)]
+        net = gpumlp.Network.mixed([one.members[0] for one in nets], dtype="float64", backend="numpy")
+        trainer = gpumlp.Trainer(net, learning_rate=0.05, batch_size=5)
+        for place in moves:
+            net.move_to(place)
+            trainer.fit(*data(), 2)
+        return np.concatenate([theta(net.alone(m)).ravel() for m in range(3)])
+
+    found = trained([backend, "numpy"] if back else ["numpy", backend])
+    np.testing.assert_allclose(found, trained(["numpy", "numpy"]), rtol=0, atol=1e-12)
 
 
 def test_models_that_diverged_stay_stopped_after_a_move():

@@ -71,12 +71,18 @@ def test_softmax_works_at_the_output_only():
         ({"dropout": 1.0}, ConfigurationError, "dropout=1.0 is no share"),
         ({"dropout": -0.1}, ConfigurationError, "dropout=-0.1 is no share"),
         ({"dropout": [0.1, 0.2]}, ConfigurationError, "2 dropout rates for 1 hidden layers"),
+        ({"dropout": "some"}, ConfigurationError, "dropout='some': expected a share, or one for each hidden layer"),
+        ({"dropout": None}, ConfigurationError, "dropout=None: expected a share"),
         ({"activation": gpumlp.activations.leaky_relu}, ConfigurationError, "leaky_relu"),
     ],
 )
 def test_an_impossible_argument_raises_and_says_what_is_expected(options, error, message):
     with pytest.raises(error, match=message):
         gpumlp.Network((4, 6, 2), **options)
+
+
+def test_a_share_of_dropout_may_be_any_number_of_numpy():
+    assert gpumlp.Network((4, 6, 2), dropout=np.float32(0.5), backend="numpy").dropout == (0.5,)
 
 
 def test_a_network_says_what_it_is(net):

@@ -14,7 +14,8 @@ from small import labelled, network
 
 import gpumlp
 from gpumlp import Checkpoints, CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Monitor, ProgressBar
-from gpumlp.errors import CheckpointError, ConfigurationError
+from gpumlp.errors import CheckpointError, ConfigurationError, OutOfMemory
+from gpumlp.training import active
 from gpumlp.training.checkpoint_file import DamagedCheckpoint, read_checkpoint, write_checkpoint
 
 WEIGHTS = np.random.default_rng(2).uniform(0.5, 2, (3, 23))
@@ -172,6 +173,18 @@ def test_a_stack_goes_on_with_the_models_that_it_had_been_rebuilt_for(backend, t
     expect_same_training(whole, again)
 
 
+def test_a_stack_that_had_no_room_to_be_rebuilt_goes_on_where_there_is_room(backend, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OutOfMemory("no room")
+
+    wanted = trained(backend, [StopsSome()], n_models=8)
+    with monkeypatch.context() as without_room:
+        without_room.setattr(active, "part_of", full)
+        broken_off(backend, tmp_path, 15, [StopsSome()], n_models=8)
+    found = trained(backend, [StopsSome()], Checkpoints(tmp_path), resume=True, n_models=8)
+    expect_same_training(found, wanted)
+
+
 def test_a_stack_of_different_networks_goes_on(backend, tmp_path):
     def fit(monitors=(), checkpoints=None, resume=False, sizes=((4, 6, 3), (4, 5, 3))):
         nets = [network(s, a, "softmax", "categorical_cross_entropy") for s, a in zip(sizes, ACTIVATIONS, strict=True)]
@@ -184,6 +197,37 @@ def test_a_stack_of_different_networks_goes_on(backend, tmp_path):
     with pytest.raises(CheckpointError, match=r"the network differs: sizes is .*4, 5, 3.* and .*4, 6, 3"):
         fit((), Checkpoints(tmp_path), resume=True, sizes=((4, 6, 3), (4, 6, 3)))
     expect_same_training(fit(), fit((), Checkpoints(tmp_path), resume=True))
+
+
+def different(backend):
+    """A trainer of networks that differ in size."""
+    nets = [network((4, n, 3), "tanh", "softmax", "categorical_cross_entropy") for n in (6, 2, 5)]
+    members = [replace(net.members[0], model_id=m) for m, net in enumerate(nets)]
+    return gpumlp.Trainer(gpumlp.Network.mixed(members, dtype="float64", backend=backend), batch_size=4)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_another_backend_goes_on_with_different_networks(back, backend, tmp_path):
+    first, second = (backend, "numpy") if back else ("numpy", backend)
+    whole, begun, again = different("numpy"), different(first), different(second)
+    whole.fit(*data(), 3, validation(), monitors=[KeepBest()])
+    monitors, checkpoints = [KeepBest(), BreakOff(2 * STEPS + 3)], Checkpoints(tmp_path, "1steps")
+    with pytest.raises(Broken):
+        begun.fit(*data(), 3, validation(), monitors=monitors, checkpoints=checkpoints)
+    again.fit(*data(), 3, validation(), monitors=[KeepBest()], checkpoints=Checkpoints(tmp_path), resume=True)
+    for m in range(3):
+        found, wanted = (theta(trainer.net.alone(m)) for trainer in (again, whole))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+
+
+def test_a_checkpoint_of_different_networks_of_an_earlier_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpumlp.training.checkpoint_file.VERSION", 1)
+    different("numpy").fit(*data(), 1, checkpoints=Checkpoints(tmp_path))
+    trained("numpy", checkpoints=Checkpoints(tmp_path / "alike"))
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"of an earlier gpumlp.*start anew in another folder"):
+        different("numpy").fit(*data(), 2, checkpoints=Checkpoints(tmp_path), resume=True)
+    trained("numpy", checkpoints=Checkpoints(tmp_path / "alike"), resume=True)
 
 
 def test_models_that_diverge_come_back_from_their_last_finite_epoch(backend, tmp_path):
@@ -541,11 +585,11 @@ def test_no_sound_checkpoint_is_an_error(tmp_path):
 
 
 def test_a_newer_version_is_named_and_its_files_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpumlp.training.checkpoint_file.VERSION", 2)
+    monkeypatch.setattr("gpumlp.training.checkpoint_file.VERSION", 9)
     broken_off("numpy", tmp_path, STEPS)
     monkeypatch.undo()
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(CheckpointError, match="format version 2"):
+    with pytest.raises(CheckpointError, match="format version 9"):
         trained("numpy", checkpoints=Checkpoints(tmp_path), resume=True)
     assert sorted(tmp_path.iterdir()) == before
 

@@ -154,6 +154,10 @@ def test_what_cannot_be_planned_is_named():
         gpumlp.plan_memory(net, "tune")
     with pytest.raises(UnknownName, match="unknown backend 'abacus'"):
         gpumlp.plan_memory(net, backend="abacus")
+    for wrong in ({"n_rows": 0}, {"n_rows": 2.5}, {"n_validation": -1}, {"kept": -1}):
+        (name, value), *_ = wrong.items()
+        with pytest.raises(ConfigurationError, match=f"{name}={value}: expected a whole number of at least"):
+            gpumlp.plan_memory(net, **wrong)
 
 
 # ---------------------------------------------------------------- the command line

@@ -9,7 +9,7 @@ from small import classifier, data, labelled, network
 
 import gpumlp
 from gpumlp import CsvLog, EarlyStopping, JsonLinesLog, KeepBest, Metric, Monitor, Stop
-from gpumlp.errors import ConfigurationError, DivergenceError, UnknownName
+from gpumlp.errors import ConfigurationError, DivergenceError, ShapeError, UnknownName
 
 
 class Diary(Monitor):
@@ -412,6 +412,32 @@ def test_a_metric_whose_name_does_not_tell_needs_a_mode(backend):
         gpumlp.Trainer(network(backend=backend)).fit(
             *data(), monitors=[gpumlp.Metric("surprise", lambda Y, o: 1.0), gpumlp.KeepBest("surprise")], **options
         )
+
+
+@pytest.mark.parametrize("patience", [0, -1, "3", np.nan])
+def test_a_patience_that_means_nothing_raises(patience):
+    with pytest.raises(ConfigurationError, match=f"patience={patience!r}: expected a number of epochs of at least 1"):
+        gpumlp.EarlyStopping("cost", patience=patience)
+
+
+@pytest.mark.parametrize(
+    ("wish", "error", "message"),
+    [
+        (True, ConfigurationError, "Wishes.epoch_ended returned True; expected a gpumlp.Stop or None"),
+        (
+            gpumlp.Stop("enough", [True, False]),
+            ShapeError,
+            r"the Stop of Wishes has shape \(2,\), expected \(3,\)",
+        ),
+    ],
+)
+def test_a_wish_that_is_none_is_told_by_the_monitors_name(wish, error, message, backend):
+    class Wishes(Monitor):
+        def epoch_ended(self, report):
+            return wish
+
+    with pytest.raises(error, match=message):
+        gpumlp.Trainer(network(n_models=3, backend=backend)).fit(*data(), 2, monitors=[Wishes()])
 
 
 def test_a_monitor_may_look_at_the_network_that_is_trained():

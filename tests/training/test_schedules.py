@@ -94,11 +94,26 @@ def test_a_schedule_is_found_by_its_name():
         lambda: schedules.one_cycle(peak_at=1),
         lambda: schedules.ReduceOnPlateau(factor=1.5),
         lambda: schedules.ReduceOnPlateau(factor=0),
+        lambda: schedules.ReduceOnPlateau(patience=-1),
+        lambda: schedules.ReduceOnPlateau(mode="best"),
+        lambda: schedules.ReduceOnPlateau("surprise"),
+        lambda: schedules.step(factor=-0.5),
+        lambda: schedules.step(every="2"),
+        lambda: schedules.exponential(rate=-1),
+        lambda: schedules.cosine(warmup=-1),
+        lambda: schedules.cosine(epochs=0),
+        lambda: schedules.one_cycle(start=np.nan),
     ],
 )
 def test_a_schedule_that_means_nothing_raises(make):
     with pytest.raises(ConfigurationError):
         make()
+
+
+def test_a_schedule_of_ones_own_with_too_few_factors_raises():
+    schedule = schedules.Schedule("mine", lambda step, epoch, epochs: np.ones(7))
+    with pytest.raises(ConfigurationError, match=r"schedule mine gives factors of shape \(7,\); expected .* 3 steps"):
+        schedule.factors(0, 0, 3, 1)
 
 
 class Report:

@@ -99,3 +99,26 @@ def test_a_ring_overwrites_no_memory_that_steps_have_yet_to_read(lazy):
         ring.send(0, 1000)
         ring.close()
         assert np.array_equal(on_host(b, out), draw(1, 1, 2000, 3))
+
+
+class TaughtBlocks:
+    """Blocks whose targets another network computes, each time anew."""
+
+    def __init__(self, teacher):
+        self.teacher = teacher
+
+    def __iter__(self):
+        lock = opened("cuda", "float32")._device.lock
+        for i in range(6):
+            assert lock.acquire(timeout=20), "the training keeps the device while it waits for rows"
+            lock.release()
+            X = draw(i, 16, 4)
+            yield X, self.teacher.predict(X)[0]
+
+
+def test_blocks_may_be_computed_on_the_device_that_trains_on_them():
+    teacher, net, pupil = (gpumlp.Network((4, 5, 3), seed=seed, backend="cuda") for seed in (3, 0, 0))
+    by_pools = gpumlp.Trainer(net, batch_size=8, shuffle=False).fit(TaughtBlocks(teacher), None, 2, pool=32)
+    X, Y = (np.concatenate(x) for x in zip(*TaughtBlocks(teacher), strict=True))
+    in_memory = gpumlp.Trainer(pupil, batch_size=8, shuffle=False).fit(X, Y, 2)
+    np.testing.assert_allclose(by_pools["cost"], in_memory["cost"], rtol=1e-6)
