@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ class Trainer:
             "steps_per_launch": self.steps_per_launch,
             "penalty": penalty,
         }
-        self._initial_state = dict(state or {})
+        self._initial_state = deepcopy(dict(state or {}))  # `reset` comes back to it, whatever becomes of the arrays
         unknown = set(self._initial_state) - set(self.rule.state)
         if unknown:
             raise ConfigurationError(
@@ -231,6 +232,11 @@ class Trainer:
             backend.copy(backend.asarray(array), buffer)
             return
         of = Parameters(backend, p.layout, self.net.n_models, theta=buffer)
+        if not isinstance(given, Sequence) or not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in given):
+            raise ConfigurationError(
+                f"state[{name!r}] is {given!r}, expected an array of shape {tuple(buffer.shape)}, or a pair "
+                "(like W, like b) for each layer"
+            )
         if len(given) != len(of.W):
             raise ShapeError(f"state[{name!r}] has {len(given)} layers, {self.net.architecture} has {len(of.W)}")
         for l, (pair, *outs) in enumerate(zip(given, of.W, of.b, strict=True)):

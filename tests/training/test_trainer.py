@@ -397,6 +397,24 @@ def test_dropout_works_where_the_derivative_divides_by_the_value(backend):
     assert np.isfinite(gpumlp.Trainer(net).fit(*data(), 3)["cost"]).all()
 
 
+def test_a_trainer_comes_back_to_the_state_that_it_was_given_whatever_becomes_of_that(backend):
+    net = network(backend=backend)
+    first = gpumlp.Trainer(net, "momentum")
+    first.fit(*data(), 1)
+    given = first.state
+    before = np.array(net.backend.to_host(given["v"]))
+    second = gpumlp.Trainer(network(backend=backend), "momentum", state=given)
+    first.fit(*data(), 1)
+    second.reset()
+    assert np.array_equal(second.net.backend.to_host(second.state["v"]), before)
+
+
+@pytest.mark.parametrize("given", [3, [1, 2], [(1, 2, 3)] * 2, {"v": 1}], ids=str)
+def test_a_state_that_is_none_is_told(given):
+    with pytest.raises(ConfigurationError, match=r"state\['v'\] is .*, expected an array of shape \(1, \d+\)"):
+        gpumlp.Trainer(network(), "momentum", state={"v": given})
+
+
 def test_a_schedule_that_looks_at_results_belongs_to_one_trainer(backend):
     plateau = gpumlp.schedules.ReduceOnPlateau(patience=1)
     for n_models in (1, 3):
