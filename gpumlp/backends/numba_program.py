@@ -225,9 +225,9 @@ class Program:
         self.n_threads = max(1, min(n_threads, int(work / WORTH_A_THREAD)))
         self._rooms = [Room() for _ in range(self.n_threads)]
         segments = self._segments(stages, repeated)
-        self._kept = list({id(call): call for segment in segments for part in segment for call in part}.values())
         claims = np.zeros((len(segments), self.n_threads, LINE // 8), np.int64)
-        self._tables = *tables(segments, self.n_threads), claims, counts(segments)
+        self._kept, calls, bounds = tables(segments, self.n_threads)
+        self._tables = calls, bounds, claims, counts(segments)
         program = np.zeros(FINISHED // 8 + 1, np.int64)
         program[:9] = self.n_threads, len(segments), *map(address_of, self._tables), 0, *idlers()
         self._cells = np.array([address_of(program), 0], np.int64)
@@ -318,20 +318,23 @@ def grouped(stages: Sequence[Stage]) -> list[list[Stage]]:
     return groups
 
 
-def tables(segments: Sequence[Sequence[Sequence[Call]]], n_threads: int) -> tuple[Any, Any]:
-    """Return calls (n, 2) and bounds (n_threads, n_segments + 1) as `numba_machine` reads them."""
-    calls: list[tuple[int, int]] = []
-    lines: dict[int, tuple[int, int]] = {}  # of calls, which may come often
+def tables(segments: Sequence[Sequence[Sequence[Call]]], n_threads: int) -> tuple[list[Call], Any, Any]:
+    """Return the calls, each once, then as `numba_machine` reads them: (n, 2), bounds (n_threads, n_segments + 1)."""
+    kept: list[Call] = []
+    numbers: dict[int, int] = {}  # of calls, which may come often
+    order: list[int] = []
     bounds = np.zeros((n_threads, len(segments) + 1), np.int64)
     for thread in range(n_threads):
-        bounds[thread, 0] = len(calls)
+        bounds[thread, 0] = len(order)
         for i, segment in enumerate(segments):
             for call in segment[thread]:
-                if id(call) not in lines:
-                    lines[id(call)] = call.address, address_of(call.cells)
-                calls.append(lines[id(call)])
-            bounds[thread, i + 1] = len(calls)
-    return np.array(calls, np.int64).reshape(-1, 2), bounds
+                number = numbers.setdefault(id(call), len(kept))
+                if number == len(kept):
+                    kept.append(call)
+                order.append(number)
+            bounds[thread, i + 1] = len(order)
+    lines = np.array([(call.address, address_of(call.cells)) for call in kept], np.int64).reshape(-1, 2)
+    return kept, lines[np.array(order, np.int64)], bounds
 
 
 def counts(segments: Sequence[Sequence[Sequence[Call]]]) -> Any:
