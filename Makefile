@@ -47,7 +47,7 @@ fuzz: .venv/.fuzz
 kernels-report: .venv/.dev
 	$(BIN)/python tests/kernels/report.py $(ARGS)
 
-# All suites of gpumlp bench, about a quarter of an hour. make bench ARGS="--quick --out build"
+# All suites of gpumlp bench, about twenty minutes with the peers. make bench ARGS="--quick --out build"
 bench: .venv/.dev
 	$(BIN)/gpumlp bench $(ARGS)
 

@@ -67,7 +67,7 @@ def run(
     """Measure how fast gpumlp is here, beside other libraries, slow ways, and the limits of the machine.
 
     Suites: recursion, the deltas alone; steps, whole training steps and epochs; growth, what a step costs by its sizes.
-    All take about a quarter of an hour. Everyone's result is checked before it is timed. Ctrl-C and SIGTERM end it
+    All take about twenty minutes. Everyone's result is checked before it is timed. Ctrl-C and SIGTERM end it
     early, and what was measured until then is written.
 
     Writes bench.json, bench.md, bench.html and the plots into a folder bench-plots; existing ones are kept and the new
