@@ -66,7 +66,9 @@ class OnRay:
     twice are halved until the one that does it is alone; its row has "error" and "exit_status".
 
     address   of a cluster, such as "10.0.0.1:6379", or "auto" for the one of this machine; None: Ray is started on this
-              machine for the time of the sweep. Where the program is connected to Ray already, that is used
+              machine for the time of the sweep. Where the program is connected to Ray already, that is used. A program
+              with several sweeps does well to call ray.init itself, once: Ray that is left and joined again by one
+              process may, rarely, stand still
     cpus      processors of each task, which computes with as many threads
     """
 

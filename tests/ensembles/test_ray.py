@@ -21,7 +21,7 @@ from gpumlp.backends import threads
 from gpumlp.ensembles import OnRay, Sweep, Watcher, executors
 from gpumlp.ensembles.executors import batches_of
 from gpumlp.ensembles.lone import run_alone
-from gpumlp.ensembles.ray_executor import Piece, contiguous, n_slots, placed, spread
+from gpumlp.ensembles.ray_executor import Piece, connected, contiguous, n_slots, placed, spread
 from gpumlp.errors import BackendUnavailable, ConfigurationError, OutOfMemory
 
 ROOT, HERE = Path(gpumlp.__file__).parents[1], Path(__file__).parent
@@ -55,15 +55,26 @@ def three_batches(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def cluster(environment):
-    """The address of a Ray of two processors."""
+def sigterm():
+    """What SIGTERM did before this process was connected to Ray."""
+    return signal.getsignal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def cluster(environment, sigterm):
+    """The address of a Ray of two processors, to which this process is connected once for all tests, as OnRay connects.
+
+    A process that leaves Ray and is connected again may stand still: a reply of the first connection that comes late
+    reads what is freed (Ray 2.60).
+    """
     if find_spec("ray") is None:
         pytest.skip("Ray is not installed")
     command = [sys.executable, str(HERE / "ray_cluster.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         address = process.stdout.readline().strip()
         assert address, "Ray does not start here"
-        yield address
+        with connected(address, 1):
+            yield address
         process.communicate(timeout=30)
 
 
@@ -103,12 +114,12 @@ class Looking(Watcher):
         self.handlers.add(signal.getsignal(signal.SIGTERM))
 
 
-def test_a_sweep_on_ray_tells_of_its_samples_and_leaves_sigterm_alone(cluster):
+def test_a_sweep_on_ray_tells_of_its_samples_and_leaves_sigterm_alone(cluster, sigterm):
     sweep, X, y = small_sweep()
-    before, watcher = signal.getsignal(signal.SIGTERM), Looking()
+    watcher = Looking()
     result = sweep.run(X, y, executor=OnRay(cluster), watcher=watcher)
     assert watcher.samples == sum(row["samples"] for row in result.rows) > 0
-    assert watcher.handlers == {before, signal.getsignal(signal.SIGTERM)} == {before}
+    assert watcher.handlers == {sigterm, signal.getsignal(signal.SIGTERM)} == {sigterm}
 
 
 @POSIX
@@ -297,9 +308,10 @@ def test_ray_that_is_not_installed_is_told_with_what_to_install(monkeypatch):
         sweep.run(X, y, executor="ray")
 
 
-def test_an_address_without_a_cluster_is_told():
+def test_an_address_without_a_cluster_is_told(monkeypatch):
     if find_spec("ray") is None:
         pytest.skip("Ray is not installed")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever the other tests are connected to
     sweep, X, y = small_sweep()
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
