@@ -71,11 +71,14 @@ JOINED = [
 @pytest.mark.parametrize(("at_once", "most_rows"), [(2, numba_joined.MOST_ROWS), (5, numba_joined.MOST_ROWS), (5, 0)])
 def test_steps_at_once_leave_the_bits_of_single_steps(launched, at_once, most_rows, which, monkeypatch):
     """Whether there is room for the rows of all steps, or not."""
+    rooms, orders = [], numba_joined.Orders
     monkeypatch.setattr(numba_joined, "MOST_ROWS", most_rows)
+    monkeypatch.setattr(numba_joined, "Orders", lambda *given: rooms.append(given[1].shape[1]) or orders(*given))
     one_by_one = train(1, **JOINED[which])
     assert not launched
     assert_equal(train(at_once, **JOINED[which]), one_by_one)
     assert launched.count(True) >= 3
+    assert set(rooms) == {8 * (at_once if most_rows else 1)}
 
 
 @pytest.mark.parametrize(
