@@ -31,7 +31,8 @@ from gpumlp.backends.numba_layout import (
 from gpumlp.backends.numba_normalisation import normalisation, normalised_delta_stages
 from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Program, Room, Runs, Stage, bind
 from gpumlp.backends.numba_source import Loop, loop, rule_loop
-from gpumlp.backends.numpy_backend import Launch, NumpyBackend, product, transposed
+from gpumlp.backends.numpy_backend import NumpyBackend, product, transposed
+from gpumlp.backends.numpy_shares import Launch
 from gpumlp.backends.protocol import (
     Array,
     Batch,

@@ -1,7 +1,8 @@
 """The reference implementation of the protocol, on any machine.
 
 Each method prepares a function that holds all views it needs, runs it, and hands it to `capture` if one is under way;
-a captured step is a list of such functions, so that replaying it costs little more than what NumPy computes.
+a captured step is a list of such functions, so that replaying it costs little more than what NumPy computes. Those that
+are dealt out to the threads are joined where no thread needs what another one writes (`numpy_shares`).
 Every product runs on one model's own matrices, so a model's bits do not depend on the stack that it is in.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from gpumlp.backends import memory, threads
 from gpumlp.backends.host_ring import HostRing
-from gpumlp.backends.numpy_batches import RowWindow, gather_launch, take_launch, target_launch, window_of
+from gpumlp.backends.numpy_batches import Gather
 from gpumlp.backends.numpy_elementwise import Elementwise
 from gpumlp.backends.numpy_embedding import embed_launch, embedding_gradient_launch
 from gpumlp.backends.numpy_normalisation import (
@@ -36,9 +37,10 @@ from gpumlp.backends.numpy_programs import (
     hidden_delta_program,
     outer_program,
     output_program,
-    rule_program,
     term_program,
 )
+from gpumlp.backends.numpy_shares import Launch, Part, Shared, cuts, in_chains
+from gpumlp.backends.numpy_update import Update
 from gpumlp.backends.protocol import (
     COST,
     FIRST_BAD,
@@ -61,8 +63,6 @@ from gpumlp.formulas.activations import Activation
 from gpumlp.formulas.normalisation import LAYER
 from gpumlp.formulas.output_delta import OutputDelta
 from gpumlp.randomness.streams import dropout_threshold, dropout_words
-
-Launch = Callable[[], object]
 
 PRODUCT_WORK = 1_500_000  # multiplications of a product below which a second thread costs more than it gives
 
@@ -132,9 +132,7 @@ class NumpyBackend:
         self, source: BatchSource, clock: Array, batch: Batch, tally: Tally, numbers: StepNumbers | None
     ) -> None:
         """Bring the rows of this step, their weights and the step's numbers."""
-        takers = [take_launch(source.X, batch.a0, self._elementwise.block_size), target_launch(source, batch.y)]
-        window = window_of(RowWindow, source, len(batch.a0))
-        self._launch(gather_launch(source, clock, batch, tally, numbers, window, takers))
+        self._launch(Gather(source, clock, batch, tally, numbers, self._elementwise.block_size))
 
     # ---------------------------------------------------------------- forward
 
@@ -149,7 +147,12 @@ class NumpyBackend:
 
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
-        self._by_units(z, W.shape[2], lambda u, thread: [product(a_in, transposed(W[:, u]), z[..., u], thread)])
+
+        def part(rows: slice, units: slice, thread: int | None) -> Part:
+            x, w, out = a_in[:, rows], W[:, units], z[:, rows, units]
+            return Part([product(x, transposed(w), out, thread)], (x, w), (out,))
+
+        self._share(z, W.shape[2], part)
 
     def forward_layer(
         self,
@@ -165,15 +168,16 @@ class NumpyBackend:
         activation = of_all(activation)
         program = bias_program() if activation.row_wise else activation_program(activation, keeps_z=z is not a_out)
 
-        def work(units: slice, thread: int | None) -> list[Launch]:
-            zu, au = z[..., units], a_out[..., units]
+        def part(rows: slice, units: slice, thread: int | None) -> Part:
+            x, w, zu, au = a_in[:, rows], W[:, units], z[:, rows, units], a_out[:, rows, units]
             outputs = [zu] if z is a_out or activation.row_wise else [zu, au]
-            return [
-                product(a_in, transposed(W[:, units]), zu, thread),
+            launches = [
+                product(x, transposed(w), zu, thread),
                 self._elementwise.plan(program, [zu, b[:, None, units]], outputs, thread),
             ]
+            return Part(launches, (x, w, b), outputs)
 
-        self._by_units(z, W.shape[2], work)
+        self._share(z, W.shape[2], part)
         if activation.row_wise:
             self._launch(lambda: np.copyto(a_out, activation.value(z)))
         self._drop(dropout, a_out)
@@ -235,16 +239,21 @@ class NumpyBackend:
 
     def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
         """Set dW = delta^T a_in (BP4)."""
-        rows = transposed(delta)
-        self._by_units(transposed(dW), delta.shape[1], lambda u, thread: [product(rows[:, u], a_in, dW[:, u], thread)])
+
+        def part(units: slice, thread: int | None) -> Part:
+            du, out = delta[..., units], dW[:, units]
+            return Part([product(transposed(du), a_in, out, thread)], (du, a_in), (out,))
+
+        self._deal(dW.shape[1], dW[0].size * delta.shape[1], part, dW)
 
     def linear_delta(self, delta_next: Array, W_next: Array, delta: Array) -> None:
         """Set delta = delta_next W_next: BP2 where f is the identity."""
 
-        def work(units: slice, thread: int | None) -> list[Launch]:
-            return [product(delta_next, W_next[..., units], delta[..., units], thread)]
+        def part(rows: slice, units: slice, thread: int | None) -> Part:
+            x, w, out = delta_next[:, rows], W_next[..., units], delta[:, rows, units]
+            return Part([product(x, w, out, thread)], (x, w), (out,))
 
-        self._by_units(delta, delta_next.shape[2], work)
+        self._share(delta, delta_next.shape[2], part)
 
     def embedding_gradient(self, lookup: Lookup, rows: Array, delta: Array, dtables: Array) -> None:
         """Set each line of the tables to the sum of delta over the rows with its code (BP4)."""
@@ -266,16 +275,17 @@ class NumpyBackend:
         keep = 1.0 if dropout is None else 1 - dropout.rate
         numbers = [self._number(1 / keep), self._number(keep)]
 
-        def work(units: slice, thread: int | None) -> list[Launch]:
-            du, zu, au = delta[..., units], z[..., units], a[..., units]
+        def part(units: slice, thread: int | None) -> Part:
+            w, du, zu, au, sums = W_next[..., units], delta[..., units], z[..., units], a[..., units], db[:, units]
             dropped = [] if dropout is None or dropout.mask is None else [dropout.mask[..., units], *numbers]
-            return [
-                product(delta_next, W_next[..., units], du, thread),
+            launches = [
+                product(delta_next, w, du, thread),
                 self._elementwise.plan(program, [du, zu, au, *dropped], [du], thread),  # BP2
-                column_sums(du, db[:, units]),  # BP3; too small to be divided further
+                column_sums(du, sums),  # BP3; too small to be divided further
             ]
+            return Part(launches, (delta_next, w, zu, au, *dropped), (du, sums))
 
-        self._by_units(delta, delta_next.shape[2], work)
+        self._deal(delta.shape[2], delta[0].size * delta_next.shape[2], part)
 
     def normalised_delta(
         self,
@@ -345,38 +355,7 @@ class NumpyBackend:
         batch: int,
     ) -> None:
         """Move all parameters of all models that are not skipped, and the clock."""
-        program = rule_program(numbers.rule, numbers.names, numbers.extras)
-        skip = numbers.skip
-        plans: dict[bytes, list[Launch]] = {}
-
-        def plan() -> list[Launch]:
-            """Return the work for the models that go on, as few runs of neighbours as there are."""
-            moving = np.flatnonzero(~skip)
-            runs = np.split(moving, np.flatnonzero(np.diff(moving) > 1) + 1) if moving.size else []
-            work: list[Launch] = []
-            for run in runs:
-                models = slice(int(run[0]), int(run[-1]) + 1)
-                for group in range(len(bounds) - 1):
-                    part = slice(bounds[group], bounds[group + 1])
-                    values = [x[models, None, part] for x in (theta, grad, *state)]
-                    h = [numbers.table[i, group, models, None, None] for i in range(len(numbers.names))]
-                    outputs = [values[0], *values[2:]]
-                    work.append(self._elementwise.plan(program, [*values, *h], outputs))
-            return work
-
-        plans[skip.tobytes()] = plan()
-
-        def launch() -> None:
-            key = skip.tobytes()
-            if key not in plans:
-                plans.clear()
-                plans[key] = plan()
-            for work in plans[key]:
-                work()
-            clock[STEP] += 1
-            clock[POSITION] += batch
-
-        self._launch(launch)
+        self._launch(Update(numbers, theta, grad, state, bounds, clock, batch, self._elementwise))
 
     # ---------------------------------------------------------------- evaluation
 
@@ -400,12 +379,13 @@ class NumpyBackend:
 
     def capture(self, step: Callable[[], None], times: int = 1) -> Callable[[], None]:
         """Return a function that repeats the calls that `step` makes, and has made none of them yet."""
-        launches: list[Launch] = []
-        self._captured = launches
+        captured: list[Launch] = []
+        self._captured = captured
         try:
             step()
         finally:
             self._captured = None
+        launches = in_chains(captured)
 
         def replay() -> None:
             for _ in range(times):
@@ -433,23 +413,37 @@ class NumpyBackend:
         else:
             launch()
 
-    def _by_units(self, out: Array, inner: int, work: Callable[[slice, int | None], list[Launch]]) -> None:
-        """Launch what a layer does with its units, dealt out to the threads: each carries its own through all of it.
+    def _share(self, out: Array, inner: int, part: Callable[[slice, slice, int | None], Part]) -> None:
+        """Launch what a layer does with its units, dealt out to the threads by rows or by units.
 
-        The size of one model's product decides, so that a model's bits are the same in any stack.
+        Each thread has to read all units' weights or all rows: it is the fewer of both.
         out     (n_models, rows, units)
         inner   length of the sums of the product
-        work    work(units, thread) -> what is to be done for these units. With a number, this thread does all of it and
-                uses its own scratch arrays; with None there is one part, and each call in it may divide itself
+        part    part(rows, units, thread) -> what is to be done for these, as of `_deal`
         """
-        _, rows, n_units = out.shape
-        n = min(threads.count(), n_units) if threads.divides_products() else 1
-        if n == 1 or rows * n_units * inner < PRODUCT_WORK:
-            for launch in work(slice(0, n_units), None):
-                self._launch(launch)
+        _, n_rows, n_units = out.shape
+        work = n_rows * n_units * inner
+        if n_rows >= n_units:
+            units = slice(0, n_units)
+            self._deal(n_rows, work, lambda rows, thread: part(rows, units, thread))
+        else:
+            rows = slice(0, n_rows)
+            self._deal(n_units, work, lambda units, thread: part(rows, units, thread))
+
+    def _deal(self, n: int, work: int, part: Callable[[slice, int | None], Part], result: Array | None = None) -> None:
+        """Launch what is to be done for n units or rows, dealt out to the threads if that pays.
+
+        work     multiplications of one model
+        part     part(units, thread) -> what is to be done for these units. With a number, this thread does all of it
+                 and uses its own scratch arrays; with None there is one part, and each call in it may divide itself
+        result   what an update that comes behind moves by, if it is that
+        """
+        found = cuts(n, work)
+        if len(found) > 1:
+            self._launch(Shared(found, part, result))
             return
-        pieces = [in_turn(work(slice(n_units * i // n, n_units * (i + 1) // n), i)) for i in range(n)]
-        self._launch(lambda: threads.together(pieces))
+        for launch in part(slice(0, n), None).launches:
+            self._launch(launch)
 
     def _number(self, value: float) -> Any:
         return np.full((1, 1, 1), value, self.dtype)
@@ -475,7 +469,7 @@ class NumpyBackend:
         else:
             program = output_program(activation, formulas.term)
             self._launch(self._elementwise.plan(program, [z, bias, batch.y], [z, a, terms]))
-        self._launch(lambda: np.add.reduce(terms, axis=2, out=costs))
+        self._launch(row_sums(terms, costs[:, :, None]))
         if formulas.outer is not None:
             self._launch(
                 self._elementwise.plan(outer_program(formulas.outer), [costs[:, :, None]], [costs[:, :, None]])
@@ -516,32 +510,26 @@ def plain_product(x: Array, y: Array, out: Array) -> Launch:
     return lambda: matmul(x, y, out)
 
 
-def in_turn(launches: list[Launch]) -> Launch:
-    """Return the function that does one after another."""
-    if len(launches) == 1:
-        return launches[0]
-
-    def turn() -> None:
-        for launch in launches:
-            launch()
-
-    return turn
-
-
 def column_sums(delta: Array, db: Array) -> Launch:
     """Return db = sum of delta over the batch, as a product with ones: blocked sums round less than running ones."""
     return product(np.ones((1, 1, delta.shape[1]), delta.dtype), delta, db[:, None, :])
 
 
+def row_sums(x: Array, out: Array) -> Launch:
+    """Return out = sum of x over a row's units, as a product with ones: reduced one by one, short rows take longer."""
+    return plain_product(x, np.ones((1, x.shape[2], 1), x.dtype), out)
+
+
 def log_softmax(z: Array, a: Array) -> Launch:
     """Return a = softmax(z) and then z = log a, row by row."""
     extreme = np.empty((*z.shape[:2], 1), z.dtype)
+    add_up = row_sums(a, extreme)
 
     def launch() -> None:
         np.maximum.reduce(z, axis=2, keepdims=True, out=extreme)
         np.subtract(z, extreme, z)
         np.exp(z, a)
-        np.add.reduce(a, axis=2, keepdims=True, out=extreme)
+        add_up()
         np.divide(a, extreme, a)
         np.log(extreme, extreme)
         np.subtract(z, extreme, z)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.numpy_shares import Follower, Launch, Part, Shared
 from gpumlp.backends.protocol import EPOCH, POSITION, STEP, WEIGHT, Batch, BatchSource, StepNumbers, Tally
 from gpumlp.randomness import feistel, streams
 
 PIECE = 8192  # positions or numbers computed at a time: no temporary is longer
-Launch = Callable[[], object]
 Taker = Callable[[Any, int], object]  # taker(rows, at): bring those rows of a window that begin at `at`
 
 
@@ -62,33 +62,56 @@ def window_of(kind: type[RowWindow], source: BatchSource, n_orders: int) -> RowW
     return found
 
 
-def gather_launch(
-    source: BatchSource,
-    clock: Any,
-    batch: Batch,
-    tally: Tally,
-    numbers: StepNumbers | None,
-    window: RowWindow,
-    takers: Sequence[Taker],
-) -> Launch:
-    """Return the function that fills the buffers of `batch` with the rows of the step that the clock names.
+class Gather(Follower):
+    """The launch that fills the buffers of a batch with the rows of the step that the clock names."""
 
-    takers   what fills a0 and y
-    """
-    size = source.batch
-    weigh = weight_launch(source, batch, tally)
-    set_numbers = None if numbers is None else numbers_launch(numbers, source, clock)
+    def __init__(
+        self,
+        source: BatchSource,
+        clock: Any,
+        batch: Batch,
+        tally: Tally,
+        numbers: StepNumbers | None,
+        block_size: int,
+    ) -> None:
+        self._source, self._clock, self._batch, self._block_size = source, clock, batch, block_size
+        self._window = window_of(RowWindow, source, len(batch.a0))
+        self._take = take_launch(source.X, batch.a0, block_size)
+        self._take_targets = target_launch(source, batch.y)
+        self._weigh = weight_launch(source, batch, tally)
+        self._set_numbers = None if numbers is None else numbers_launch(numbers, source, clock)
+        self._position, self._at, self._rows = 0, 0, self._window.rows
 
-    def launch() -> None:
-        position = int(clock[POSITION])
-        rows, at = window.rows_at(int(clock[EPOCH]), position)
-        for take in takers:
-            take(rows, at + batch.first)
-        weigh(rows[:, at : at + size], valid_rows(source, position))
-        if set_numbers is not None:
-            set_numbers()
+    def __call__(self) -> None:
+        """Fill a0, y and what the rows weigh; set the step's numbers."""
+        self._find()
+        self._take(self._rows, self._at)
+        self._finish()
 
-    return launch
+    def before(self, shared: Shared) -> tuple[Launch, Shared] | None:
+        """Return how the rows are found, and how each thread brings its own where rows are dealt out."""
+        a0 = self._batch.a0
+        if shared.cuts[-1].stop != a0.shape[1]:
+            return None
+
+        def part(rows: slice, thread: int) -> Part:
+            take = take_launch(self._source.X, a0[:, rows], self._block_size)
+            launches: list[Launch] = [lambda: take(self._rows, self._at + rows.start)]
+            return Part([*launches, self._finish] if thread == 0 else launches, (), (a0[:, rows],))
+
+        return self._find, Shared(shared.cuts, part)
+
+    def _find(self) -> None:
+        self._position = int(self._clock[POSITION])
+        self._rows, at = self._window.rows_at(int(self._clock[EPOCH]), self._position)
+        self._at = at + self._batch.first
+
+    def _finish(self) -> None:
+        self._take_targets(self._rows, self._at)
+        at = self._at - self._batch.first
+        self._weigh(self._rows[:, at : at + self._source.batch], valid_rows(self._source, self._position))
+        if self._set_numbers is not None:
+            self._set_numbers()
 
 
 def take_launch(x: Any, out: Any, block_size: int) -> Taker:
