@@ -30,6 +30,7 @@ Given = Any  # read only, of any dtype
 Labels = Any  # read only
 
 SUMMED = 64  # rows that are summed by themselves: blocked sums round less than running ones
+AT_A_GLANCE = 64  # values of a row that are compared with the largest one before them at once
 ROUNDS = 10
 
 
@@ -809,13 +810,21 @@ def output_layer(
 
 
 def largest_place(row: Reals) -> Any:
-    """Return the place of the largest value: the first of equals, and NaN above all, as NumPy's argmax."""
+    """Return the place of the largest value: the first of equals, and NaN above all, as NumPy's argmax.
+
+    Whether some values are larger is told of many at once, and seldom so: only then are they looked at one by one.
+    """
     place = 0
-    for j in range(row.size):
-        if row[place] != row[place]:
-            break
-        if not row[j] <= row[place]:
-            place = j
+    for begin in range(0, row.size, AT_A_GLANCE):
+        part, largest, larger = row[begin : min(begin + AT_A_GLANCE, row.size)], row[place], 0
+        for j in range(part.size):
+            larger += 0 if part[j] <= largest else 1
+        if larger > 0:
+            for j in range(part.size):
+                if row[place] != row[place]:
+                    return place
+                if not part[j] <= row[place]:
+                    place = begin + j
     return place
 
 
@@ -1016,11 +1025,12 @@ def finish_output(
         if training and not abs(cost) < inf and tally[FIRST_BAD * n_models + m] == 0:
             tally[FIRST_BAD * n_models + m] = clock[STEP] + 1
         if backward:
+            sums = db[m * db_stride : m * db_stride + n]
             for j in range(n):
-                total = partials[m * n_chunks * n + j]
-                for chunk in range(m * n_chunks + 1, (m + 1) * n_chunks):
-                    total += partials[chunk * n + j]
-                db[m * db_stride + j] = total
+                sums[j] = partials[m * n_chunks * n + j]
+            for chunk in range(m * n_chunks + 1, (m + 1) * n_chunks):
+                for j in range(n):
+                    sums[j] += partials[chunk * n + j]
 
 
 # ---------------------------------------------------------------- the gradient's norm

@@ -15,7 +15,7 @@ from gpumlp.formulas.term import Recording
 After = Callable[[range, slice, slice, Room], list[Call]]  # (models, rows, units, room): what follows a product's part
 
 PIECE_UNITS = 16  # units or rows that are worth a thread: what a BLAS computes at once
-CHUNK, CHUNK_ROWS = 4096, 32  # values and rows of a layer that are worked on, and summed, together
+CHUNK, CHUNK_ROWS = 16384, 32  # values and rows of a layer that are worked on, and summed, together
 FULL = 256  # numbers that keep a processor's vectors full, when there are so many in a row
 WEIGHTS = {"exp": 12, "expm1": 14, "tanh": 16, "log": 14, "log1p": 16, "sin": 100, "cos": 100, "power": 200}
 

@@ -71,7 +71,7 @@ CONSTANTS = {
     "HITS": HITS,
     "STEP": STEP,
     "POSITION": POSITION,
-    **{name: getattr(numba_kernels, name) for name in ("ROUNDS", "SUMMED")},
+    **{name: getattr(numba_kernels, name) for name in ("AT_A_GLANCE", "ROUNDS", "SUMMED")},
     **{
         name: getattr(numba_machine, name)
         for name in ("SPINS", "YIELDS", "SHARED", "NAP", "LINE", "MAILBOX", "FINISHED")

@@ -178,10 +178,13 @@ def test_an_output_layer(pair, train, dtype):
             compare(output(*pair, *sizes, train=train), dtype, exact=("clock", "theta"))
 
 
-@pytest.mark.parametrize("n", [4, 15], ids=["few units", "many units"])
+@pytest.mark.parametrize("n", [4, 15, 129, 150], ids=["few units", "some", "two glances", "many units"])
 def test_hits_are_counted_as_numpy_counts_them(n):
     z = np.round(draw(8, 2, 90, n))  # many equal outputs
-    z[0, 3, 2] = np.nan
+    targets = np.random.default_rng(5).uniform(0.1, 0.9, (1, 90, n))  # as `output` has them
+    z[:, 1::2] = 50 * targets[:, 1::2]  # hits, mostly
+    for row, places in zip(range(1, 90, 2), [(0,), (2,), (n // 2,), (n - 2, 1), (n - 1,)], strict=False):
+        z[0, row, list(places)] = np.nan
     assert compare(output("quadratic", "identity", 2, 90, n, z_values=z), "float64")["tally"][2].any()
     assert not compare(output("quadratic", "identity", 2, 90, n, hits=False), "float64")["tally"][2].any()
 
