@@ -83,8 +83,8 @@ def cuts(n: int, work: int) -> list[slice]:
     n_threads = threads.count() if threads.divides_products() else 1
     n_threads = max(1, min(n_threads, (work - LATE) // LEAST, n // LINE))
     other = (work - LATE) / n_threads / work if n_threads > 1 else 0.0  # share of each thread but the caller
-    ends = [round(n * (1 - other * i) / LINE) * LINE for i in range(n_threads - 1, 0, -1)]
-    return [slice(begin, end) for begin, end in pairwise([0, *ends, n])]
+    ends = {round(n * (1 - other * i) / LINE) * LINE for i in range(n_threads - 1, 0, -1)}
+    return [slice(begin, end) for begin, end in pairwise(sorted({0, *ends, n}))]
 
 
 def in_chains(launches: Sequence[Launch]) -> list[Launch]:

@@ -140,6 +140,7 @@ def network_of(
     device: str | None = None,
     n_columns: int | None = None,
     embeddings: Sequence[Embedding] = (),
+    normalisation: Sequence[str | None] | None = None,
 ) -> Network:
     """Return a network with the given weights, in their dtype.
 
@@ -156,6 +157,7 @@ def network_of(
         backend=backend,
         device=device,
         embeddings=embeddings,
+        normalisation=normalisation,
     )
     for l, (W, b) in enumerate(layers):
         net.set_weights(l, W, b)

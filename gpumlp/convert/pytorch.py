@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 
-from gpumlp.convert.one_model import Layers, as_model, folded_layers, network_of, spelled_as
+from gpumlp.convert.one_model import as_model, folded_layers, network_of, spelled_as
 from gpumlp.errors import BackendUnavailable, ConfigurationError
 from gpumlp.formulas.activations import ACTIVATIONS, Activation
-from gpumlp.formulas.normalisation import EPSILON
+from gpumlp.formulas.normalisation import BATCH, EPSILON, LAYER
 from gpumlp.network.embedding import Embedding
 from gpumlp.network.network import Network
 from gpumlp.saved_model import SavedModel
@@ -37,6 +37,7 @@ MODULES: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
 }
 
 
+NORMALISING = {LAYER: "LayerNorm", BATCH: "BatchNorm1d"}
 STATE = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_variance": "running_var"}
 
 
@@ -86,8 +87,8 @@ def _embedded(torch: Any, net: Network, dtype: Any) -> Any:
 def _normalisation(torch: Any, of_layer: dict[str, HostArray], dtype: Any) -> Any:
     """Return the module that normalises with what a hidden layer has."""
     values = {STATE[name]: torch.from_numpy(x[0].copy()) for name, x in of_layer.items()}
-    kind = torch.nn.BatchNorm1d if "running_mean" in of_layer else torch.nn.LayerNorm
-    module = kind(len(values["weight"]), eps=EPSILON, dtype=dtype)
+    kind = BATCH if "running_mean" in of_layer else LAYER
+    module = getattr(torch.nn, NORMALISING[kind])(len(values["weight"]), eps=EPSILON, dtype=dtype)
     module.load_state_dict(values, strict=False)  # they also count their batches
     return module
 
@@ -104,6 +105,22 @@ def _module(torch: Any, activation: Activation) -> Any:
     return getattr(torch.nn, kind)(**options(*arguments, **parameters))
 
 
+@dataclass
+class Layer:
+    """What is read of a layer's modules.
+
+    norm        nn.LayerNorm or nn.BatchNorm1d, None without one
+    activation  our name of it; "" as long as none has come
+    rate        of nn.Dropout
+    """
+
+    W: HostArray
+    b: HostArray
+    norm: Any = None
+    activation: str = ""
+    rate: float = 0.0
+
+
 def from_torch(
     sequential: Any,
     output: str | None = None,
@@ -111,9 +128,10 @@ def from_torch(
     backend: str | None = "auto",
     device: str | None = None,
 ) -> Network:
-    """Return the network that an nn.Sequential of nn.Linear, activations and nn.Dropout is, in its dtype.
+    """Return the network that an nn.Sequential is, in its dtype.
 
-    EmbeddedColumns, as to_torch makes them, may be its first module.
+    Each layer is nn.Linear, then nn.LayerNorm or nn.BatchNorm1d in hidden layers, an activation and nn.Dropout, as far
+    as it has them. EmbeddedColumns, as to_torch makes them, may be the first module.
 
     output   the activation to put behind the last nn.Linear, where the loss brought it: "softmax" for
              nn.CrossEntropyLoss, "sigmoid" for nn.BCEWithLogitsLoss; None: the one that is there, else identity
@@ -124,17 +142,31 @@ def from_torch(
     if not isinstance(sequential, torch.nn.Sequential):
         raise ConfigurationError(f"{type(sequential).__name__} is no torch.nn.Sequential; give one")
     embedded, modules = _embedded_first(list(sequential))
-    layers, activations, rates = _read(torch, modules)
-    if output is not None and activations[-1] != "identity":
-        raise ConfigurationError(f"output={output!r}, but the last module is {activations[-1]} already; leave it away")
-    last = output or activations[-1]
-    if rates.pop():
+    *hidden, last = layers = _read(torch, modules)
+    if output is not None and last.activation != "identity":
+        raise ConfigurationError(f"output={output!r}, but the last module is {last.activation} already; leave it away")
+    if last.rate:
         raise ConfigurationError("nn.Dropout stands behind the output; leave it away")
+    if last.norm is not None:
+        raise ConfigurationError(f"{last.norm!r} stands behind the output, of which no layer is normalised")
+    f = output or last.activation
     net = network_of(
-        layers, activations[:-1], last, cost or COSTS.get(last, "quadratic"), rates, backend, device, *_inputs(embedded)
+        [(layer.W, layer.b) for layer in layers],
+        [layer.activation for layer in hidden],
+        f,
+        cost or COSTS.get(f, "quadratic"),
+        [layer.rate for layer in hidden],
+        backend,
+        device,
+        *_inputs(embedded),
+        [_kind(torch, layer.norm) for layer in hidden],
     )
     for i, table in enumerate(embedded.tables if embedded is not None else ()):
-        net.set_embedding(i, table.weight.detach().cpu().numpy()[:-1])
+        net.set_embedding(i, _values(table.weight)[:-1])
+    for l, layer in enumerate(hidden):
+        if layer.norm is not None:
+            there = {name: getattr(layer.norm, theirs, None) for name, theirs in STATE.items()}
+            net.set_normalisation(l, **{name: _values(x) for name, x in there.items() if x is not None})
     return net
 
 
@@ -152,41 +184,62 @@ def _inputs(embedded: Any) -> tuple[int | None, tuple[Embedding, ...]]:
     return embedded.n_columns, tuple(Embedding(*each) for each in embedded.embeddings)
 
 
-def _read(torch: Any, modules: list[Any]) -> tuple[Layers, list[str], list[float]]:
-    """Return the layers, and the activation and the dropout rate behind each."""
-    layers: Layers = []
-    activations: list[str] = []
-    rates: list[float] = []
+def _read(torch: Any, modules: list[Any]) -> list[Layer]:
+    """Return what the modules are, layer by layer."""
+    layers: list[Layer] = []
     for place, module in enumerate(modules):
         if isinstance(module, torch.nn.Linear):
-            layers.append(_linear(module))
-            activations.append("")
-            rates.append(0.0)
+            layers.append(Layer(*_linear(module)))
             continue
-        name = None if isinstance(module, torch.nn.Dropout) else _name(torch, module, place)
-        if not layers or rates[-1] or (name and activations[-1]):
+        kind = _kind(torch, module)
+        name = None if kind or isinstance(module, torch.nn.Dropout) else _name(torch, module, place)
+        last = layers[-1] if layers else None
+        if last is None or last.rate or (name and last.activation) or (kind and (last.activation or last.norm)):
             raise ConfigurationError(
                 f"module {place}, {module!r}, stands where none of its kind is understood; expected nn.Linear, then "
-                "one activation, then nn.Dropout"
+                "nn.LayerNorm or nn.BatchNorm1d, then one activation, then nn.Dropout"
             )
-        if name is not None:
-            activations[-1] = name
+        if kind:
+            last.norm = _checked(torch, module, place, len(last.b))
+        elif name is not None:
+            last.activation = name
         else:
-            activations[-1] = activations[-1] or "identity"
-            rates[-1] = float(module.p)
+            last.activation, last.rate = last.activation or "identity", float(module.p)
     if not layers:
         raise ConfigurationError("the nn.Sequential has no nn.Linear; give one with at least one")
-    return layers, [name or "identity" for name in activations], rates
+    for layer in layers:
+        layer.activation = layer.activation or "identity"
+    return layers
 
 
-def _linear(module: Any) -> tuple[Any, Any]:
-    W = module.weight.detach().cpu()
-    if str(W.dtype) not in ("torch.float32", "torch.float64"):
+def _kind(torch: Any, module: Any) -> str | None:
+    """Return how a module normalises, None if it does not."""
+    return next((kind for kind, name in NORMALISING.items() if type(module) is getattr(torch.nn, name)), None)
+
+
+def _checked(torch: Any, module: Any, place: int, n_units: int) -> Any:
+    """Return a module that normalises; raise ConfigurationError if gpumlp normalises otherwise."""
+    shape = (module.num_features,) if isinstance(module, torch.nn.BatchNorm1d) else tuple(module.normalized_shape)
+    if shape != (n_units,) or module.eps != EPSILON or getattr(module, "running_mean", module) is None:
         raise ConfigurationError(
-            f"{module!r} has weights of {W.dtype}, expected float32 or float64; call .float() first"
+            f"module {place}, {module!r}, normalises otherwise than a layer here; expected {n_units} units, "
+            f"eps={EPSILON} and, of nn.BatchNorm1d, running statistics"
         )
-    W = W.numpy()
-    return W, np.zeros(len(W), W.dtype) if module.bias is None else module.bias.detach().cpu().numpy()
+    return module
+
+
+def _values(x: Any) -> HostArray:
+    found: HostArray = x.detach().cpu().numpy()
+    return found
+
+
+def _linear(module: Any) -> tuple[HostArray, HostArray]:
+    if str(module.weight.dtype) not in ("torch.float32", "torch.float64"):
+        raise ConfigurationError(
+            f"{module!r} has weights of {module.weight.dtype}, expected float32 or float64; call .float() first"
+        )
+    W = _values(module.weight)
+    return W, np.zeros(len(W), W.dtype) if module.bias is None else _values(module.bias)
 
 
 def _name(torch: Any, module: Any, place: int) -> str:
@@ -199,7 +252,8 @@ def _name(torch: Any, module: Any, place: int) -> str:
     if isinstance(module, nn.Identity):
         return "identity"
     raise ConfigurationError(
-        f"module {place}, {module!r}, is not understood; expected nn.Linear, nn.Dropout, nn.Identity, "
+        f"module {place}, {module!r}, is not understood; expected nn.Linear, nn.LayerNorm, nn.BatchNorm1d, nn.Dropout, "
+        "nn.Identity, "
         f"{', '.join(f'nn.{kind}' for kind, _ in MODULES.values())}, with GELU in its tanh form and Softplus of beta 1"
     )
 

@@ -118,7 +118,8 @@ class Exchange:
         output   the activation that the loss brought: "softmax" for nn.CrossEntropyLoss, "sigmoid" for
                  nn.BCEWithLogitsLoss, "exp" for nn.PoissonNLLLoss; None: the one that is there, else identity
         classes  the label of each output, sorted; None: 0, 1, ...
-        params   parameters of the estimator besides hidden_layer_sizes, activation, dropout and those of the cost
+        params   parameters of the estimator besides hidden_layer_sizes, activation, dropout, normalisation and those of
+                 the cost
         Raises   ConfigurationError for a network that is none of these
         """
         net = convert.from_torch(sequential, output, backend="numpy")
@@ -127,6 +128,7 @@ class Exchange:
             hidden_layer_sizes=tuple(net.sizes[1:-1]),
             activation=[activation.name for activation in hidden],
             dropout=list(net.dropout),
+            normalisation=list(net.architecture.normalisation) if any(net.architecture.normalisation) else None,
             embeddings={e.column: e.n_units for e in net.architecture.embeddings} or None,
             **({} if is_classifier(cls()) or last.name != "exp" else {"loss": "poisson"}) | params,
         )

@@ -297,8 +297,8 @@ def test_a_network_of_one_hidden_layer_waits_twice_a_step(monkeypatch):
 # ---------------------------------------------------------------- cuts
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 64, 100, 128, 1000])
-@pytest.mark.parametrize("work", [10, 10**6, 5 * 10**6, 10**8, 10**11])
+@pytest.mark.parametrize("n", [1, 7, 8, 16, 17, 40, 64, 100, 128, 1000])
+@pytest.mark.parametrize("work", [10, 10**6, 36 * 10**5, 5 * 10**6, 10**8, 10**11])
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 16])
 def test_cuts_cover_all_and_give_the_caller_the_most(n, work, n_threads, monkeypatch):
     monkeypatch.setattr(threads, "count", lambda: n_threads)

@@ -71,12 +71,76 @@ def test_torch_has_modules_that_normalise(kinds, dtype):
     assert np.allclose(found, model.outputs(X)[0], rtol=near, atol=near)
 
 
+@both_dtypes
 @every_kind
-def test_modules_that_normalise_are_refused_on_the_way_back(kinds):
+def test_modules_that_normalise_come_back(kinds, dtype):
     pytest.importorskip("torch", reason="needs PyTorch", exc_type=ImportError)
-    sequential = to_torch(trained(kinds))
-    with pytest.raises(ConfigurationError, match=r"(BatchNorm1d|LayerNorm)\(.*is not understood"):
-        from_torch(sequential)
+    net = trained(kinds, dtype=dtype, dropout=0.1).network
+    back = from_torch(to_torch(net))
+    assert back.architecture.normalisation == kinds
+    assert (back.dropout, back.dtype) == (net.dropout, net.dtype)
+    assert np.array_equal(back.predict(X), net.predict(X))
+
+
+def test_modules_without_weights_of_their_own_come_back():
+    torch = pytest.importorskip("torch", reason="needs PyTorch", exc_type=ImportError)
+    nn = torch.nn
+    modules = [nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False), nn.ReLU(), nn.Linear(4, 5)]
+    modules += [nn.LayerNorm(5, elementwise_affine=False), nn.Linear(5, 2)]
+    sequential = nn.Sequential(*modules)
+    sequential(torch.from_numpy(X.astype(np.float32)))  # moves the running statistics
+    with torch.no_grad():
+        wanted = sequential.eval()(torch.from_numpy(X.astype(np.float32))).numpy()
+    assert np.allclose(from_torch(sequential).predict(X)[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_an_estimator_made_of_modules_that_normalise_goes_on_with_them():
+    pytest.importorskip("torch", reason="needs PyTorch", exc_type=ImportError)
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 3)).astype(np.float32), rng.integers(0, 3, 60)
+    given = gpumlp.MLPClassifier((6, 5), normalisation=["batch", "layer"], max_iter=5, random_state=0, tol=0)
+    with pytest.warns(UserWarning, match="converged"):
+        given.fit(x, y)
+    back = gpumlp.MLPClassifier.from_torch(given.to_torch())
+    assert back.normalisation == ["batch", "layer"]
+    assert np.allclose(back.predict_proba(x), given.predict_proba(x), atol=1e-6)
+    back.partial_fit(x, y)
+    assert not np.array_equal(back.normalising_[0]["running_mean"], given.normalising_[0]["running_mean"])
+
+
+REFUSED = {
+    "behind the output": (lambda nn: [nn.Linear(3, 2), nn.LayerNorm(2)], r"LayerNorm\(.*stands behind the output"),
+    "behind an activation": (
+        lambda nn: [nn.Linear(3, 4), nn.ReLU(), nn.LayerNorm(4), nn.Linear(4, 2)],
+        r"module 2, LayerNorm\(.*expected nn.Linear, then nn.LayerNorm or nn.BatchNorm1d, then one activation",
+    ),
+    "twice": (
+        lambda nn: [nn.Linear(3, 4), nn.LayerNorm(4), nn.BatchNorm1d(4), nn.Linear(4, 2)],
+        r"module 2, BatchNorm1d\(.*none of its kind",
+    ),
+    "first of all": (lambda nn: [nn.BatchNorm1d(3), nn.Linear(3, 2)], r"module 0, BatchNorm1d\(.*none of its kind"),
+    "another epsilon": (
+        lambda nn: [nn.Linear(3, 4), nn.BatchNorm1d(4, eps=1e-3), nn.Linear(4, 2)],
+        r"module 1, BatchNorm1d\(.*expected 4 units, eps=1e-05",
+    ),
+    "no statistics": (
+        lambda nn: [nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2)],
+        r"module 1, BatchNorm1d\(.*running statistics",
+    ),
+    "other units": (
+        lambda nn: [nn.Linear(3, 4), nn.LayerNorm((2, 2)), nn.Linear(4, 2)],
+        r"module 1, LayerNorm\(.*expected 4 units",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_what_normalises_otherwise_is_named(case):
+    torch = pytest.importorskip("torch", reason="needs PyTorch", exc_type=ImportError)
+    modules, message = REFUSED[case]
+    with pytest.raises(ConfigurationError, match=message):
+        from_torch(torch.nn.Sequential(*modules(torch.nn)))
 
 
 @both_dtypes

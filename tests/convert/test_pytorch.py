@@ -155,7 +155,7 @@ def test_what_torch_cannot_express_is_refused(model, message, torch):
 
 
 STRANGE = {
-    "batch norm": (lambda nn: [nn.Linear(3, 4), nn.BatchNorm1d(4)], r"module 1, BatchNorm1d.*is not understood"),
+    "group norm": (lambda nn: [nn.Linear(3, 4), nn.GroupNorm(2, 4)], r"module 1, GroupNorm.*is not understood"),
     "the exact gelu": (lambda nn: [nn.Linear(3, 4), nn.GELU()], "module 1, GELU.*tanh form"),
     "another softplus": (lambda nn: [nn.Linear(3, 4), nn.Softplus(beta=2)], "module 1, Softplus"),
     "another hard tanh": (lambda nn: [nn.Linear(3, 4), nn.Hardtanh(0, 1)], "module 1, Hardtanh"),
