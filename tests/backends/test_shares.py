@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backends import numpy_shares, threads
+from gpumlp.backends import numpy_elementwise, numpy_shares, threads
 from gpumlp.backends.numpy_backend import NumpyBackend
 from gpumlp.backends.numpy_shares import Follower, Part, Shared, cuts, in_chains
 from gpumlp.backends.numpy_update import Update
@@ -102,10 +102,12 @@ def test_a_training_dealt_out_is_the_training_of_one_thread(net, training, monke
         assert np.allclose(one, several, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("block", [2, 10, 1000], ids=["2 rows", "10 rows", "all rows"])
 @pytest.mark.parametrize("weights", [None, RNG.random(90)], ids=["alike", "weighted"])
 @pytest.mark.parametrize("x", [X, PIXELS, X.astype(np.float32)], ids=["as it is", "pixels", "cast"])
-def test_rows_that_each_thread_brings_are_those_of_one(x, weights, monkeypatch):
+def test_rows_that_each_thread_brings_are_those_of_one(x, weights, block, monkeypatch):
     net = NETS["one hidden layer"]
+    monkeypatch.setattr(numpy_elementwise, "BLOCK_BYTES", block * x.shape[1] * 8)  # rows that are cast at a time
     alone = trained(net, {}, x, LABELS, sample_weight=weights)
     deal_out_all(monkeypatch)
     for one, several in zip(alone, trained(net, {}, x, LABELS, sample_weight=weights), strict=True):
