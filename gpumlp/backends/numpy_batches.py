@@ -75,6 +75,13 @@ class Gather(Follower):
         block_size: int,
     ) -> None:
         self._source, self._clock, self._batch = source, clock, batch
+        self._set = [
+            batch.y,
+            batch.row_weight,
+            batch.scale,
+            tally.values,
+            *([] if numbers is None else [numbers.table]),
+        ]
         self._staging = staging_of(source.X, batch.a0, block_size)
         self._window = window_of(RowWindow, source, len(batch.a0))
         self._take = take_launch(source.X, batch.a0, self._staging)
@@ -98,7 +105,9 @@ class Gather(Follower):
         def part(rows: slice, thread: int) -> Part:
             take = take_launch(self._source.X, a0[:, rows], self._share_of_staging(rows))
             launches: list[Launch] = [lambda: take(self._rows, self._at + rows.start)]
-            return Part([*launches, self._finish] if thread == 0 else launches, (), (a0[:, rows],))
+            if thread > 0:
+                return Part(launches, (), (a0[:, rows],))
+            return Part([*launches, self._finish], (self._clock,), (a0[:, rows], *self._set))
 
         return self._find, Shared(shared.cuts, part)
 
