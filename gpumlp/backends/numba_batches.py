@@ -17,6 +17,7 @@ from gpumlp.backends.numpy_batches import (
     ahead_of,
     compute_numbers,
     equal_weights,
+    staging_of,
     take_launch,
     target_launch,
     valid_rows,
@@ -177,7 +178,7 @@ def batch_stages(
     stages: list[Stage] = [Atoms(1, 1, table.size * OPERATION, lambda first, last, room: begin)]
     stages += taking_stages(source, batch, bringing.window.rows, lambda room: bringing.at)
     if not reads_inputs(source):
-        bringing.takers.append(take_launch(source.X, batch.a0, block_size))
+        bringing.takers.append(take_launch(source.X, batch.a0, staging_of(source.X, batch.a0, block_size)))
     if not reads_targets(source):
         bringing.takers.append(target_launch(source, batch.y))
     return bringing, stages

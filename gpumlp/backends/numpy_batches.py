@@ -74,9 +74,17 @@ class Gather(Follower):
         numbers: StepNumbers | None,
         block_size: int,
     ) -> None:
-        self._source, self._clock, self._batch, self._block_size = source, clock, batch, block_size
+        self._source, self._clock, self._batch = source, clock, batch
+        self._set = [
+            batch.y,
+            batch.row_weight,
+            batch.scale,
+            tally.values,
+            *([] if numbers is None else [numbers.table]),
+        ]
+        self._staging = staging_of(source.X, batch.a0, block_size)
         self._window = window_of(RowWindow, source, len(batch.a0))
-        self._take = take_launch(source.X, batch.a0, block_size)
+        self._take = take_launch(source.X, batch.a0, self._staging)
         self._take_targets = target_launch(source, batch.y)
         self._weigh = weight_launch(source, batch, tally)
         self._set_numbers = None if numbers is None else numbers_launch(numbers, source, clock)
@@ -95,11 +103,21 @@ class Gather(Follower):
             return None
 
         def part(rows: slice, thread: int) -> Part:
-            take = take_launch(self._source.X, a0[:, rows], self._block_size)
+            take = take_launch(self._source.X, a0[:, rows], self._share_of_staging(rows))
             launches: list[Launch] = [lambda: take(self._rows, self._at + rows.start)]
-            return Part([*launches, self._finish] if thread == 0 else launches, (), (a0[:, rows],))
+            if thread > 0:
+                return Part(launches, (), (a0[:, rows],))
+            return Part([*launches, self._finish], (self._clock,), (a0[:, rows], *self._set))
 
         return self._find, Shared(shared.cuts, part)
+
+    def _share_of_staging(self, rows: slice) -> Any:
+        """Return the room for some rows before they are cast that no other ones have."""
+        if self._staging is None:
+            return None
+        n, size = len(self._staging), self._batch.a0.shape[1]
+        share = self._staging[n * rows.start // size : n * rows.stop // size]
+        return share if len(share) else np.empty_like(self._staging[:1])
 
     def _find(self) -> None:
         self._position = int(self._clock[POSITION])
@@ -114,18 +132,26 @@ class Gather(Follower):
             self._set_numbers()
 
 
-def take_launch(x: Any, out: Any, block_size: int) -> Taker:
-    """Return the taker that copies rows of `x` into `out` (n_orders, batch, n), casting them if need be."""
-    n_orders, size, n = out.shape
-    if x.dtype == out.dtype:
+def staging_of(x: Any, out: Any, block_size: int) -> Any:
+    """Return room for some rows of `x` on their way into `out` (n_orders, batch, n); None if they are not cast."""
+    _, size, n = out.shape
+    return None if x.dtype == out.dtype else np.empty((min(max(1, block_size // max(1, n)), size), n), x.dtype)
+
+
+def take_launch(x: Any, out: Any, staging: Any) -> Taker:
+    """Return the taker that copies rows of `x` into `out` (n_orders, batch, n), casting them if need be.
+
+    staging   room of `staging_of`, or a part of it
+    """
+    n_orders, size, _ = out.shape
+    if staging is None:
 
         def take(rows: Any, at: int) -> None:
             for order in range(n_orders):
                 x.take(rows[order, at : at + size], 0, out[order], "clip")
 
         return take
-    step = max(1, block_size // max(1, n))
-    staging = np.empty((min(step, size), n), x.dtype)
+    step = len(staging)
 
     def take_and_cast(rows: Any, at: int) -> None:
         for order in range(n_orders):

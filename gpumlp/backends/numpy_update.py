@@ -93,7 +93,8 @@ class Update(Follower):
 
             views = [[x[:, params] for x in self._arrays] for _, params in taken]
             writes = [x for view in views for i, x in enumerate(view) if i != 1]
-            return Part([move], [view[1] for view in views], writes)
+            reads = [self._numbers.table, *(view[1] for view in views)]
+            return Part([move], reads, [*writes, self._clock] if thread == 0 else writes)
 
         return Shared(shared.cuts, part)
 

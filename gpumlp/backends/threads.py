@@ -21,7 +21,10 @@ Work = Callable[[], object]
 
 
 class _Worker:
-    """A thread that does one piece of work at a time and keeps an error for the caller."""
+    """A thread that does one piece of work at a time and keeps an error for the caller.
+
+    done   whether it has ended what it was last given; `end` alone does not tell the one who has taken it already
+    """
 
     def __init__(self) -> None:
         self.begin, self.end = threading.Lock(), threading.Lock()
@@ -29,6 +32,7 @@ class _Worker:
         self.end.acquire()
         self.work: Work = lambda: None
         self.error: BaseException | None = None
+        self.done = True
         self.dismissed = False
         threading.Thread(target=self._serve, name="gpumlp elementwise", daemon=True).start()
 
@@ -42,6 +46,7 @@ class _Worker:
                     self.work()
                 except BaseException as error:
                     self.error = error
+                self.done = True
                 self.end.release()
 
     def dismiss(self) -> None:
@@ -155,7 +160,8 @@ def together(pieces: Sequence[Work]) -> None:
         _divide(pieces, pending)
     except BaseException:
         for worker in pending:  # what it writes must be written before the caller goes on
-            worker.end.acquire(timeout=LONGEST_PIECE)
+            if not worker.done:  # Ctrl-C may have come when its end was known, and it was not yet out of `pending`
+                worker.end.acquire(timeout=LONGEST_PIECE)
         for worker in _workers:  # Ctrl-C may have come between two of their locks
             worker.dismiss()
         _workers.clear()
@@ -170,7 +176,7 @@ def _divide(pieces: Sequence[Work], pending: list[_Worker]) -> None:
         _workers.append(_Worker())
     helpers = _workers[: len(pieces) - 1]
     for worker, piece in zip(helpers, pieces[1:], strict=True):
-        worker.work = piece
+        worker.work, worker.done = piece, False
         pending.append(worker)
         worker.begin.release()
     pieces[0]()

@@ -225,7 +225,17 @@ def _checked(torch: Any, module: Any, place: int, n_units: int) -> Any:
             f"module {place}, {module!r}, normalises otherwise than a layer here; expected {n_units} units, "
             f"eps={EPSILON} and, of nn.BatchNorm1d, running statistics"
         )
+    _check_dtype(module, *(getattr(module, theirs, None) for theirs in STATE.values()))
     return module
+
+
+def _check_dtype(module: Any, *values: Any) -> None:
+    """Raise ConfigurationError unless what a module has is of a dtype that networks have."""
+    for x in values:
+        if x is not None and str(x.dtype) not in ("torch.float32", "torch.float64"):
+            raise ConfigurationError(
+                f"{module!r} has weights of {x.dtype}, expected float32 or float64; call .float() first"
+            )
 
 
 def _values(x: Any) -> HostArray:
@@ -234,10 +244,7 @@ def _values(x: Any) -> HostArray:
 
 
 def _linear(module: Any) -> tuple[HostArray, HostArray]:
-    if str(module.weight.dtype) not in ("torch.float32", "torch.float64"):
-        raise ConfigurationError(
-            f"{module!r} has weights of {module.weight.dtype}, expected float32 or float64; call .float() first"
-        )
+    _check_dtype(module, module.weight, module.bias)
     W = _values(module.weight)
     return W, np.zeros(len(W), W.dtype) if module.bias is None else _values(module.bias)
 

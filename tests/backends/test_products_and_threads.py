@@ -182,6 +182,31 @@ def test_an_interrupt_waits_for_what_the_helper_still_writes():
     assert written == [True, True]
 
 
+def test_an_interrupt_waits_for_no_helper_whose_end_is_known(monkeypatch):
+    """Ctrl-C may come right behind the lock that tells the end, which then is not told again."""
+    threads.together([lambda: None, lambda: None])
+    worker, waited = threads._workers[0], []
+
+    class Interrupted:
+        def __init__(self, lock):
+            self.lock = lock
+
+        def acquire(self, timeout=None):
+            if timeout is not None:
+                waited.append(timeout)
+                return
+            self.lock.acquire()
+            raise KeyboardInterrupt
+
+        def release(self):
+            self.lock.release()
+
+    monkeypatch.setattr(worker, "end", Interrupted(worker.end))
+    with pytest.raises(KeyboardInterrupt):
+        threads.together([lambda: None, lambda: None])
+    assert waited == []
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forking is of POSIX")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that of Python 3.12 about forking with threads
 def test_a_forked_process_computes_though_its_parent_was_computing(monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backends import numpy_shares, threads
+from gpumlp.backends import numpy_elementwise, numpy_shares, threads
 from gpumlp.backends.numpy_backend import NumpyBackend
 from gpumlp.backends.numpy_shares import Follower, Part, Shared, cuts, in_chains
 from gpumlp.backends.numpy_update import Update
@@ -102,10 +102,12 @@ def test_a_training_dealt_out_is_the_training_of_one_thread(net, training, monke
         assert np.allclose(one, several, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("block", [2, 10, 1000], ids=["2 rows", "10 rows", "all rows"])
 @pytest.mark.parametrize("weights", [None, RNG.random(90)], ids=["alike", "weighted"])
 @pytest.mark.parametrize("x", [X, PIXELS, X.astype(np.float32)], ids=["as it is", "pixels", "cast"])
-def test_rows_that_each_thread_brings_are_those_of_one(x, weights, monkeypatch):
+def test_rows_that_each_thread_brings_are_those_of_one(x, weights, block, monkeypatch):
     net = NETS["one hidden layer"]
+    monkeypatch.setattr(numpy_elementwise, "BLOCK_BYTES", block * x.shape[1] * 8)  # rows that are cast at a time
     alone = trained(net, {}, x, LABELS, sample_weight=weights)
     deal_out_all(monkeypatch)
     for one, several in zip(alone, trained(net, {}, x, LABELS, sample_weight=weights), strict=True):
@@ -183,6 +185,34 @@ def test_all_rows_are_brought_where_something_else_is_dealt_out(n, eager):
     backend.capture(step)()
     assert np.array_equal(a0[0], X[:6])
     assert np.array_equal(y[0], Y[:6])
+
+
+def test_an_update_waits_for_the_numbers_of_its_step(monkeypatch):
+    """One thread sets them while it brings its rows: none may move by those of the step before."""
+    deal_out_all(monkeypatch)
+    rule, backend = RULES.get("sgd"), NumpyBackend("float64")
+    names, hyper = finished_names(rule), {name: np.ones((1, 1)) for name in ("eta", "l2", "l1")}
+    a0, delta, none = np.ones((1, 6, 7)), RNG.random((1, 6, 6)), np.zeros((0, 1, 42))
+
+    def moved(order):
+        monkeypatch.setattr(threads, "together", lambda pieces: [piece() for piece in pieces[order]])
+        theta, grad, clock, skip = np.ones((1, 42)), np.zeros((1, 42)), np.zeros(3, np.int64), np.zeros(1, np.bool_)
+        table = np.zeros((len(names), 1, 1))
+        numbers = StepNumbers(rule, frozenset(), hyper, names, table, np.ones((15, 1)), skip)
+        batch = Batch(a0, np.empty((1, 6, 5)), np.zeros((1, 6)), np.zeros(1))
+
+        def step():
+            tally = Tally(np.zeros((4, 1)), None, False)
+            backend.gather_batch(BatchSource(X, Y, None, None, 6, True), clock, batch, tally, numbers)
+            backend.weight_gradient(delta, np.ones((1, 6, 7)), grad.reshape(1, 6, 7))
+            backend.update(numbers, theta, grad, none, (0, 42), clock, 6)
+
+        backend.capture(step)()
+        return theta
+
+    forth, back = moved(slice(None)), moved(slice(None, None, -1))
+    assert np.array_equal(forth, back)
+    assert (forth != 1).all()
 
 
 # ---------------------------------------------------------------- chains

@@ -132,6 +132,14 @@ REFUSED = {
         lambda nn: [nn.Linear(3, 4), nn.LayerNorm((2, 2)), nn.Linear(4, 2)],
         r"module 1, LayerNorm\(.*expected 4 units",
     ),
+    "half as long": (
+        lambda nn: [nn.Linear(3, 4), nn.LayerNorm(4).bfloat16(), nn.Linear(4, 2)],
+        r"LayerNorm\(.*weights of torch.bfloat16, expected float32",
+    ),
+    "statistics half as long": (
+        lambda nn: [nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False).bfloat16(), nn.Linear(4, 2)],
+        r"BatchNorm1d\(.*weights of torch.bfloat16, expected float32",
+    ),
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.backends import numpy_shares, threads
 from gpumlp.backends.hollow import Ledger, hollow_backend
 from gpumlp.backends.select import why_unavailable
 from gpumlp.cli import main
@@ -51,12 +52,12 @@ class Watch(gpumlp.Monitor):
         self.found = self.measure()
 
 
-def train(backend, case, measure, epochs=2):
+def train(backend, case, measure, epochs=2, dtype=np.float32):
     """Train and return the network and what was there at the end, with data that are made within."""
     sizes, batch, n_rows, n_validation, of_network, of_trainer = CASES[case]
 
     def data(n):
-        return np.zeros((n, sizes[0]), np.float32), np.arange(n) % sizes[-1]
+        return np.zeros((n, sizes[0]), dtype), np.arange(n) % sizes[-1]
 
     net = gpumlp.Network(sizes, backend=backend, **of_network)
     trainer = gpumlp.Trainer(net, batch_size=batch, **of_trainer)
@@ -66,22 +67,35 @@ def train(backend, case, measure, epochs=2):
     return net, watch.found
 
 
-def plan_of(case, net):
+def plan_of(case, net, dtype="float32"):
     _, batch, n_rows, n_validation, _, of_trainer = CASES[case]
     return gpumlp.plan_memory(
-        net, batch, n_rows=n_rows, n_validation=n_validation, data_dtype="float32", kept=1, **of_trainer
+        net, batch, n_rows=n_rows, n_validation=n_validation, data_dtype=dtype, kept=1, **of_trainer
     )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_plan_for_numpy_is_what_tracemalloc_finds(case):
-    train("numpy", case, lambda: 0, epochs=1)  # what is compiled and kept for good is not a training's
+    check_plan_for_numpy(case, "float32")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_plan_for_numpy_holds_where_rows_are_cast_and_work_is_dealt_out(case, monkeypatch):
+    monkeypatch.setattr(threads, "count", lambda: 3)
+    monkeypatch.setattr(threads, "divides_products", lambda: True)
+    monkeypatch.setattr(numpy_shares, "LATE", 0)
+    monkeypatch.setattr(numpy_shares, "LEAST", 1)
+    check_plan_for_numpy(case, "float64")
+
+
+def check_plan_for_numpy(case, dtype):
+    train("numpy", case, lambda: 0, epochs=1, dtype=dtype)  # what is compiled and kept for good is not a training's
     tracemalloc.start()
     try:
-        net, found = train("numpy", case, lambda: tracemalloc.get_traced_memory()[0])
+        net, found = train("numpy", case, lambda: tracemalloc.get_traced_memory()[0], dtype=dtype)
     finally:
         tracemalloc.stop()
-    plan = plan_of(case, net)
+    plan = plan_of(case, net, dtype)
     assert plan.total == pytest.approx(found, rel=SHARE, abs=OBJECTS), plan.table()
     assert plan.total > 5 * OBJECTS  # else nothing would be tested
 
