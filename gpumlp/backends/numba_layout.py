@@ -15,7 +15,8 @@ from gpumlp.formulas.term import Recording
 After = Callable[[range, slice, slice, Room], list[Call]]  # (models, rows, units, room): what follows a product's part
 
 PIECE_UNITS = 16  # units or rows that are worth a thread: what a BLAS computes at once
-CHUNK, CHUNK_ROWS = 16384, 32  # values and rows of a layer that are worked on, and summed, together
+CHUNK, CHUNK_ROWS = 4096, 32  # values and rows of a layer that are worked on, and summed, together
+LARGER, ENOUGH = 16384, 32  # values of a chunk where that leaves enough chunks for many threads: fewer sums to add up
 FULL = 256  # numbers that keep a processor's vectors full, when there are so many in a row
 WEIGHTS = {"exp": 12, "expm1": 14, "tanh": 16, "log": 14, "log1p": 16, "sin": 100, "cos": 100, "power": 200}
 
@@ -29,7 +30,7 @@ def row_ranges(models: range, rows: slice, batch: int) -> list[tuple[int, int]]:
 
 def chunks_of_rows(n_rows: int, n: int) -> tuple[int, int]:
     """Return how many rows of n units a chunk has, and how many chunks a model."""
-    rows_of_chunk = max(1, min(CHUNK_ROWS, CHUNK // n, n_rows))
+    rows_of_chunk = max(1, min(CHUNK_ROWS, max(CHUNK // n, min(LARGER // n, n_rows // ENOUGH)), n_rows))
     return rows_of_chunk, -(-n_rows // rows_of_chunk)
 
 

@@ -469,7 +469,7 @@ class NumpyBackend:
         else:
             program = output_program(activation, formulas.term)
             self._launch(self._elementwise.plan(program, [z, bias, batch.y], [z, a, terms]))
-        self._launch(row_sums(terms, costs[:, :, None]))
+        self._launch(lambda: np.add.reduce(terms, axis=2, out=costs))
         if formulas.outer is not None:
             self._launch(
                 self._elementwise.plan(outer_program(formulas.outer), [costs[:, :, None]], [costs[:, :, None]])
@@ -515,21 +515,15 @@ def column_sums(delta: Array, db: Array) -> Launch:
     return product(np.ones((1, 1, delta.shape[1]), delta.dtype), delta, db[:, None, :])
 
 
-def row_sums(x: Array, out: Array) -> Launch:
-    """Return out = sum of x over a row's units, as a product with ones: reduced one by one, short rows take longer."""
-    return plain_product(x, np.ones((1, x.shape[2], 1), x.dtype), out)
-
-
 def log_softmax(z: Array, a: Array) -> Launch:
     """Return a = softmax(z) and then z = log a, row by row."""
     extreme = np.empty((*z.shape[:2], 1), z.dtype)
-    add_up = row_sums(a, extreme)
 
     def launch() -> None:
         np.maximum.reduce(z, axis=2, keepdims=True, out=extreme)
         np.subtract(z, extreme, z)
         np.exp(z, a)
-        add_up()
+        np.add.reduce(a, axis=2, keepdims=True, out=extreme)
         np.divide(a, extreme, a)
         np.log(extreme, extreme)
         np.subtract(z, extreme, z)

@@ -20,6 +20,10 @@ import numpy as np
 Work = Callable[[], object]
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 class _Worker:
     """A thread that does one piece of work at a time and keeps an error for the caller.
 
@@ -30,7 +34,7 @@ class _Worker:
         self.begin, self.end = threading.Lock(), threading.Lock()
         self.begin.acquire()
         self.end.acquire()
-        self.work: Work = lambda: None
+        self.work: Work = nothing
         self.error: BaseException | None = None
         self.done = True
         self.dismissed = False
@@ -46,6 +50,7 @@ class _Worker:
                     self.work()
                 except BaseException as error:
                     self.error = error
+                self.work = nothing  # whoever waits here must not keep a training's data with it
                 self.done = True
                 self.end.release()
 

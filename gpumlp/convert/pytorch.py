@@ -131,7 +131,8 @@ def from_torch(
     """Return the network that an nn.Sequential is, in its dtype.
 
     Each layer is nn.Linear, then nn.LayerNorm or nn.BatchNorm1d in hidden layers, an activation and nn.Dropout, as far
-    as it has them. EmbeddedColumns, as to_torch makes them, may be the first module.
+    as it has them. EmbeddedColumns, as to_torch makes them, may be the first module. Trained further here, running
+    statistics follow by a tenth, whatever the momentum of nn.BatchNorm1d.
 
     output   the activation to put behind the last nn.Linear, where the loss brought it: "softmax" for
              nn.CrossEntropyLoss, "sigmoid" for nn.BCEWithLogitsLoss; None: the one that is there, else identity

@@ -1,6 +1,8 @@
 """Work that is dealt out to the threads: all of it is done, and no thread needs what another one has yet to write."""
 
+import gc
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -213,6 +215,17 @@ def test_an_update_waits_for_the_numbers_of_its_step(monkeypatch):
     forth, back = moved(slice(None)), moved(slice(None, None, -1))
     assert np.array_equal(forth, back)
     assert (forth != 1).all()
+
+
+def test_a_thread_that_waits_keeps_nothing_of_a_training(eager):
+    x = X.copy()
+    there = weakref.ref(x)
+    net = gpumlp.Network([7, 20, 5], backend="numpy", dtype="float64")
+    trainer = gpumlp.Trainer(net, batch_size=24)
+    trainer.fit(x, LABELS, epochs=1, validation=(x, LABELS))
+    del x, trainer
+    gc.collect()
+    assert there() is None
 
 
 # ---------------------------------------------------------------- chains

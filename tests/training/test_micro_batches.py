@@ -160,7 +160,7 @@ def test_on_a_device_with_little_memory_a_batch_is_divided_and_trained(caplog):
     if reason:
         pytest.skip(f"backend cuda {reason}")
     cupy = pytest.importorskip("cupy")
-    pool, rng = cupy.get_default_memory_pool(), np.random.default_rng(0)
+    pool, rng = cupy.cuda.MemoryPool(), np.random.default_rng(0)  # its own, in which nothing else has left room
     X, y = rng.standard_normal((4000, 20), np.float32), rng.integers(0, 3, 4000)
 
     def train(micro_batch):
@@ -168,21 +168,18 @@ def test_on_a_device_with_little_memory_a_batch_is_divided_and_trained(caplog):
         trainer = gpumlp.Trainer(net, "sgd", 0.1, batch_size="full", micro_batch=micro_batch)
         return trainer.fit(X, y, 3, validation=(X[:100], y[:100]))["cost"], theta(net)
 
-    cost, expected = train(None)
-    gc.collect()
-    pool.free_all_blocks()
-    needed = gpumlp.plan_memory(gpumlp.Network((20, 300, 3), backend="cuda"), "full", n_rows=4000).parts
-    by_rows = needed["activations"] + needed["deltas"]
-    limit = pool.get_limit()
-    pool.set_limit(size=pool.total_bytes() + sum(needed.values()) - needed["cuBLAS"] - by_rows // 2)
-    try:
+    with cupy.cuda.using_allocator(pool.malloc):
+        cost, expected = train(None)
+        gc.collect()
+        pool.free_all_blocks()
+        needed = gpumlp.plan_memory(gpumlp.Network((20, 300, 3), backend="cuda"), "full", n_rows=4000).parts
+        by_rows = needed["activations"] + needed["deltas"]
+        pool.set_limit(size=pool.total_bytes() + sum(needed.values()) - needed["cuBLAS"] - by_rows // 2)
         with pytest.raises(OutOfMemory, match="no room for"):
             train(None)
         gc.collect()
         with caplog.at_level(logging.INFO, "gpumlp"):
             divided_cost, found = train("auto")
-    finally:
-        pool.set_limit(size=limit)
     assert any("a batch of 4000 rows is done in" in r.message for r in caplog.records)
     assert np.allclose(divided_cost, cost, rtol=1e-6)
     assert np.allclose(found, expected, rtol=1e-5, atol=1e-6)
