@@ -58,7 +58,8 @@ def test_each_model_of_a_mixed_stack_is_trained_as_alone(backend, dtype, n_layer
     for m, member in enumerate(members):
         of_one = options | {"l2": options["l2"][m], "clip_norm": options["clip_norm"][m]}
         solo, _, its_history = train([member], rates[m], backend, dtype, **of_one)
-        near = 0 if backend == "numpy" else 1e-10 if dtype == "float64" else 1e-4
+        exact = backend == "numpy" and dtype == "float64"  # some BLAS add floats otherwise where rows stand apart
+        near = 0 if exact else 1e-10 if dtype == "float64" else 1e-6 if backend == "numpy" else 1e-4
         alone = net.alone(m)
         assert alone.sizes == solo.sizes == member.architecture.sizes
         for found, expected in zip(alone.weights + alone.biases, solo.weights + solo.biases, strict=True):
