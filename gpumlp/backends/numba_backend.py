@@ -368,7 +368,7 @@ class NumbaBackend(NumpyBackend):
     # ---------------------------------------------------------------- update
 
     def gradient_norm(
-        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[int] | None = None
+        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[Sequence[slice]] = ()
     ) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient)."""
         n_models, n = grad.shape

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from itertools import pairwise
 from math import inf, sqrt
 from typing import Any
 
@@ -39,7 +38,7 @@ from gpumlp.backends.numpy_programs import (
     output_program,
     term_program,
 )
-from gpumlp.backends.numpy_shares import Launch, Part, Shared, cuts, in_chains
+from gpumlp.backends.numpy_shares import Launch, Share, Shared, cuts, in_chains
 from gpumlp.backends.numpy_update import Update
 from gpumlp.backends.protocol import (
     COST,
@@ -148,11 +147,11 @@ class NumpyBackend:
     def linear(self, a_in: Array, W: Array, z: Array) -> None:
         """Set z = a_in W^T."""
 
-        def part(rows: slice, units: slice, thread: int | None) -> Part:
+        def share(rows: slice, units: slice, thread: int | None) -> Share:
             x, w, out = a_in[:, rows], W[:, units], z[:, rows, units]
-            return Part([product(x, transposed(w), out, thread)], (x, w), (out,))
+            return Share([product(x, transposed(w), out, thread)], (x, w), (out,))
 
-        self._share(z, W.shape[2], part)
+        self._deal_layer(z, W.shape[2], share)
 
     def forward_layer(
         self,
@@ -168,16 +167,16 @@ class NumpyBackend:
         activation = of_all(activation)
         program = bias_program() if activation.row_wise else activation_program(activation, keeps_z=z is not a_out)
 
-        def part(rows: slice, units: slice, thread: int | None) -> Part:
+        def share(rows: slice, units: slice, thread: int | None) -> Share:
             x, w, zu, au = a_in[:, rows], W[:, units], z[:, rows, units], a_out[:, rows, units]
             outputs = [zu] if z is a_out or activation.row_wise else [zu, au]
             launches = [
                 product(x, transposed(w), zu, thread),
                 self._elementwise.plan(program, [zu, b[:, None, units]], outputs, thread),
             ]
-            return Part(launches, (x, w, b), outputs)
+            return Share(launches, (x, w, b), outputs)
 
-        self._share(z, W.shape[2], part)
+        self._deal_layer(z, W.shape[2], share)
         if activation.row_wise:
             self._launch(lambda: np.copyto(a_out, activation.value(z)))
         self._drop(dropout, a_out)
@@ -240,20 +239,20 @@ class NumpyBackend:
     def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
         """Set dW = delta^T a_in (BP4)."""
 
-        def part(units: slice, thread: int | None) -> Part:
+        def share(units: slice, thread: int | None) -> Share:
             du, out = delta[..., units], dW[:, units]
-            return Part([product(transposed(du), a_in, out, thread)], (du, a_in), (out,))
+            return Share([product(transposed(du), a_in, out, thread)], (du, a_in), (out,))
 
-        self._deal(dW.shape[1], dW[0].size * delta.shape[1], part, dW)
+        self._deal(dW.shape[1], dW[0].size * delta.shape[1], share, dW)
 
     def linear_delta(self, delta_next: Array, W_next: Array, delta: Array) -> None:
         """Set delta = delta_next W_next: BP2 where f is the identity."""
 
-        def part(rows: slice, units: slice, thread: int | None) -> Part:
+        def share(rows: slice, units: slice, thread: int | None) -> Share:
             x, w, out = delta_next[:, rows], W_next[..., units], delta[:, rows, units]
-            return Part([product(x, w, out, thread)], (x, w), (out,))
+            return Share([product(x, w, out, thread)], (x, w), (out,))
 
-        self._share(delta, delta_next.shape[2], part)
+        self._deal_layer(delta, delta_next.shape[2], share)
 
     def embedding_gradient(self, lookup: Lookup, rows: Array, delta: Array, dtables: Array) -> None:
         """Set each line of the tables to the sum of delta over the rows with its code (BP4)."""
@@ -275,7 +274,7 @@ class NumpyBackend:
         keep = 1.0 if dropout is None else 1 - dropout.rate
         numbers = [self._number(1 / keep), self._number(keep)]
 
-        def part(units: slice, thread: int | None) -> Part:
+        def share(units: slice, thread: int | None) -> Share:
             w, du, zu, au, sums = W_next[..., units], delta[..., units], z[..., units], a[..., units], db[:, units]
             dropped = [] if dropout is None or dropout.mask is None else [dropout.mask[..., units], *numbers]
             launches = [
@@ -283,9 +282,9 @@ class NumpyBackend:
                 self._elementwise.plan(program, [du, zu, au, *dropped], [du], thread),  # BP2
                 column_sums(du, sums),  # BP3; too small to be divided further
             ]
-            return Part(launches, (delta_next, w, zu, au, *dropped), (du, sums))
+            return Share(launches, (delta_next, w, zu, au, *dropped), (du, sums))
 
-        self._deal(delta.shape[2], delta[0].size * delta_next.shape[2], part)
+        self._deal(delta.shape[2], delta[0].size * delta_next.shape[2], share)
 
     def normalised_delta(
         self,
@@ -323,20 +322,18 @@ class NumpyBackend:
     # ---------------------------------------------------------------- update
 
     def gradient_norm(
-        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[int] | None = None
+        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[Sequence[slice]] = ()
     ) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient)."""
         clip = numbers.table[numbers.names.index("clip")]
         size = self._elementwise.block_size
-        cut = [
-            slice(start, min(start + size, end))
-            for begin, end in pairwise(tensors or (0, grad.shape[1]))
-            for start in range(begin, end, size)
+        blocks_of = [
+            [x[start : start + size] for x in (line[tensor] for tensor in own) for start in range(0, len(x), size)]
+            for line, own in zip(grad, tensors or [[slice(None)]] * len(grad), strict=True)
         ]
 
         def launch() -> None:
-            for m, bound in enumerate(clip_norm.tolist()):
-                parts = [grad[m, block] for block in cut]
+            for m, (bound, parts) in enumerate(zip(clip_norm.tolist(), blocks_of, strict=True)):
                 square = sum(float(np.dot(part, part)) for part in parts)
                 if square == inf:  # the squares overflow, which the norm need not
                     square = sum(float(np.square(part, dtype=np.float64).sum()) for part in parts)
@@ -413,36 +410,38 @@ class NumpyBackend:
         else:
             launch()
 
-    def _share(self, out: Array, inner: int, part: Callable[[slice, slice, int | None], Part]) -> None:
+    def _deal_layer(self, out: Array, inner: int, share: Callable[[slice, slice, int | None], Share]) -> None:
         """Launch what a layer does with its units, dealt out to the threads by rows or by units.
 
         Each thread has to read all units' weights or all rows: it is the fewer of both.
         out     (n_models, rows, units)
         inner   length of the sums of the product
-        part    part(rows, units, thread) -> what is to be done for these, as of `_deal`
+        share   share(rows, units, thread) -> what is to be done for these, as of `_deal`
         """
         _, n_rows, n_units = out.shape
         work = n_rows * n_units * inner
         if n_rows >= n_units:
             units = slice(0, n_units)
-            self._deal(n_rows, work, lambda rows, thread: part(rows, units, thread))
+            self._deal(n_rows, work, lambda rows, thread: share(rows, units, thread))
         else:
             rows = slice(0, n_rows)
-            self._deal(n_units, work, lambda units, thread: part(rows, units, thread))
+            self._deal(n_units, work, lambda units, thread: share(rows, units, thread))
 
-    def _deal(self, n: int, work: int, part: Callable[[slice, int | None], Part], result: Array | None = None) -> None:
+    def _deal(
+        self, n: int, work: int, share: Callable[[slice, int | None], Share], result: Array | None = None
+    ) -> None:
         """Launch what is to be done for n units or rows, dealt out to the threads if that pays.
 
         work     multiplications of one model
-        part     part(units, thread) -> what is to be done for these units. With a number, this thread does all of it
-                 and uses its own scratch arrays; with None there is one part, and each call in it may divide itself
+        share    share(units, thread) -> what is to be done for these units. With a number, this thread does all of it
+                 and uses its own scratch arrays; with None there is one share, and each call in it may divide itself
         result   what an update that comes behind moves by, if it is that
         """
         found = cuts(n, work)
         if len(found) > 1:
-            self._launch(Shared(found, part, result))
+            self._launch(Shared(found, share, result))
             return
-        for launch in part(slice(0, n), None).launches:
+        for launch in share(slice(0, n), None).launches:
             self._launch(launch)
 
     def _number(self, value: float) -> Any:

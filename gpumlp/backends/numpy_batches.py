@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.numpy_shares import Follower, Launch, Part, Shared
+from gpumlp.backends.numpy_shares import Follower, Launch, Share, Shared
 from gpumlp.backends.protocol import EPOCH, POSITION, STEP, WEIGHT, Batch, BatchSource, StepNumbers, Tally
 from gpumlp.randomness import feistel, streams
 
@@ -102,14 +102,14 @@ class Gather(Follower):
         if shared.cuts[-1].stop != a0.shape[1]:
             return None
 
-        def part(rows: slice, thread: int) -> Part:
+        def share(rows: slice, thread: int) -> Share:
             take = take_launch(self._source.X, a0[:, rows], self._share_of_staging(rows))
             launches: list[Launch] = [lambda: take(self._rows, self._at + rows.start)]
             if thread > 0:
-                return Part(launches, (), (a0[:, rows],))
-            return Part([*launches, self._finish], (self._clock,), (a0[:, rows], *self._set))
+                return Share(launches, (), (a0[:, rows],))
+            return Share([*launches, self._finish], (self._clock,), (a0[:, rows], *self._set))
 
-        return self._find, Shared(shared.cuts, part)
+        return self._find, Shared(shared.cuts, share)
 
     def _share_of_staging(self, rows: slice) -> Any:
         """Return the room for some rows before they are cast that no other ones have."""

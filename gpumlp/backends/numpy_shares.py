@@ -10,6 +10,7 @@ product is cut, so that a model's bits are the same in any stack, whatever comes
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,11 +26,11 @@ Launch = Callable[[], object]
 LATE = 2_000_000  # multiplications of a product that the caller has done before another thread has begun
 LEAST = 800_000  # multiplications that are worth another thread
 LINE = 8  # rows or units: cuts are at multiples
-CUT_TRIES = 10_000  # to find whether two views share a number, which they are taken to do if that is not enough
+TRIES = 10_000  # to find whether two views share a number, which they are taken to do if that is not enough
 
 
 @dataclass(frozen=True)
-class Part:
+class Share:
     """What one thread does, and the arrays by which it is found whether another one has to wait for it."""
 
     launches: Sequence[Launch]
@@ -42,12 +43,12 @@ class Shared:
     """A launch that is dealt out; it runs at each call.
 
     cuts    which rows or units each thread takes, the caller first
-    part    part(rows or units, thread) -> what this thread does of it
+    share   share(rows or units, thread) -> what this thread does of it
     result  what it sets, for an update that goes on with it; None if nothing does
     """
 
     cuts: Sequence[slice]
-    part: Callable[[slice, int], Part]
+    share: Callable[[slice, int], Share]
     result: Array | None = None
 
     def __call__(self) -> None:
@@ -59,12 +60,12 @@ class Shared:
         return _Chain(self).launch()
 
 
-class Follower:
+class Follower(ABC):
     """A launch that can be cut like the one before it or behind it; it runs undivided if that one is not dealt out."""
 
+    @abstractmethod
     def __call__(self) -> None:
         """Do all of it here."""
-        raise NotImplementedError
 
     def before(self, shared: Shared) -> tuple[Launch, Shared] | None:
         """Return what the caller does first, and the rest, cut like what comes behind; None if it cannot be."""
@@ -110,19 +111,19 @@ class _Chain:
     def __init__(self, shared: Shared) -> None:
         self._first: list[Launch] = []
         self._last = shared
-        self._parts = [[shared.part(cut, thread)] for thread, cut in enumerate(shared.cuts)]
+        self._shares = [[shared.share(cut, thread)] for thread, cut in enumerate(shared.cuts)]
 
     def takes(self, shared: Shared) -> bool:
         """Append a launch if no thread has to wait for another one in between."""
-        if len(shared.cuts) != len(self._parts):
+        if len(shared.cuts) != len(self._shares):
             return False
-        parts = [shared.part(cut, thread) for thread, cut in enumerate(shared.cuts)]
-        for i, done in enumerate(self._parts):
-            for j, part in enumerate(parts):
-                if i != j and any(meet(earlier, part) for earlier in done):
+        shares = [shared.share(cut, thread) for thread, cut in enumerate(shared.cuts)]
+        for i, done in enumerate(self._shares):
+            for j, share in enumerate(shares):
+                if i != j and any(meet(earlier, share) for earlier in done):
                     return False
-        for done, part in zip(self._parts, parts, strict=True):
-            done.append(part)
+        for done, share in zip(self._shares, shares, strict=True):
+            done.append(share)
         self._last = shared
         return True
 
@@ -135,7 +136,7 @@ class _Chain:
         before = _Chain(shared)
         if not before.takes(self._last):
             return False
-        self._first, self._parts = [first], before._parts
+        self._first, self._shares = [first], before._shares
         return True
 
     def takes_behind(self, follower: Follower) -> bool:
@@ -145,12 +146,12 @@ class _Chain:
 
     def launch(self) -> Launch:
         """Return the function that does all of it."""
-        pieces = [in_turn([launch for part in parts for launch in part.launches]) for parts in self._parts]
+        pieces = [in_turn([launch for share in shares for launch in share.launches]) for shares in self._shares]
         return in_turn([*self._first, lambda: threads.together(pieces)])
 
 
-def meet(earlier: Part, later: Part) -> bool:
-    """Tell whether two threads' parts touch the same numbers, one of them writing."""
+def meet(earlier: Share, later: Share) -> bool:
+    """Tell whether two threads' shares touch the same numbers, one of them writing."""
     pairs = [(earlier.writes, (*later.reads, *later.writes)), (earlier.reads, later.writes)]
     return any(share_memory(x, y) for xs, ys in pairs for x in xs for y in ys)
 
@@ -158,7 +159,7 @@ def meet(earlier: Part, later: Part) -> bool:
 def share_memory(x: Array, y: Array) -> bool:
     """Tell whether two views share a number; also where that is too hard to find out."""
     try:
-        return np.shares_memory(x, y, max_work=CUT_TRIES)  # type: ignore[arg-type]  # any number, by its manual
+        return np.shares_memory(x, y, max_work=TRIES)  # type: ignore[arg-type]  # any number, by its manual
     except np.exceptions.TooHardError:
         return True
 

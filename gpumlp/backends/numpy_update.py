@@ -10,7 +10,7 @@ import numpy as np
 
 from gpumlp.backends.numpy_elementwise import Elementwise
 from gpumlp.backends.numpy_programs import rule_program
-from gpumlp.backends.numpy_shares import Follower, Launch, Part, Shared
+from gpumlp.backends.numpy_shares import Follower, Launch, Share, Shared
 from gpumlp.backends.protocol import POSITION, STEP, Array, StepNumbers
 
 
@@ -75,7 +75,7 @@ class Update(Follower):
         if begin < 0 or end > grad.shape[1]:  # the gradient of something else
             return None
 
-        def part(units: slice, thread: int) -> Part:
+        def share(units: slice, thread: int) -> Share:
             own = slice(begin + units.start * inner, begin + units.stop * inner)
             others = [
                 slice(first + (last - first) * units.start // n_units, first + (last - first) * units.stop // n_units)
@@ -94,9 +94,9 @@ class Update(Follower):
             views = [[x[:, params] for x in self._arrays] for _, params in taken]
             writes = [x for view in views for i, x in enumerate(view) if i != 1]
             reads = [self._numbers.table, *(view[1] for view in views)]
-            return Part([move], reads, [*writes, self._clock] if thread == 0 else writes)
+            return Share([move], reads, [*writes, self._clock] if thread == 0 else writes)
 
-        return Shared(shared.cuts, part)
+        return Shared(shared.cuts, share)
 
     def _in_groups(self, ranges: Sequence[slice]) -> Iterator[tuple[int, slice]]:
         """Yield the parts of some ranges of parameters that lie within one group, and which one that is."""

@@ -492,14 +492,14 @@ class Backend(Protocol):
         ...
 
     def gradient_norm(
-        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[int] | None = None
+        self, grad: Array, clip_norm: Any, numbers: StepNumbers, tensors: Sequence[Sequence[slice]] = ()
     ) -> None:
         """Set each model's number "clip" to min(1, clip_norm / norm of its gradient).
 
         grad        (n_models, n), a part of a row for each model
         clip_norm   (n_models,) float64
-        tensors     where each tensor begins in it: on a processor, sums that begin there have the same bits whatever
-                    room a stack has for a tensor
+        tensors     where each model has its own numbers in it, tensor by tensor: NumPy sums these alone, so that the
+                    bits are the same whatever room a stack has for a tensor; () for all that there is
         """
         ...
 

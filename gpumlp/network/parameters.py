@@ -61,6 +61,11 @@ class ParameterLayout:
             offsets.append(offsets[-1] + -(-prod(shape) // PADDING) * PADDING)
         return offsets
 
+    def own(self, begin: int, end: int) -> list[slice]:
+        """Return where a model has its own numbers in this part of a row, tensor by tensor, counted from `begin` on."""
+        starts = zip(self.offsets[:-1], self.shapes, strict=True)
+        return [slice(at - begin, at - begin + prod(shape)) for at, shape in starts if begin <= at < end]
+
     @property
     def n_params(self) -> int:
         """Length of a row of theta, padding included."""
@@ -105,7 +110,7 @@ class ParameterLayout:
                  lie side by side
         """
         if not padded or sizes == self.sizes:
-            return [x[0] for x in sized(self, sizes, room=self.sizes).views(row[None])]
+            return [x[0] for x in within(self, sizes).views(row[None])]
         own = sized(self, sizes).shapes
         return [x[0][tuple(map(slice, shape))] for x, shape in zip(self.views(row[None]), own, strict=True)]
 
@@ -137,6 +142,11 @@ def layout_of(net: Architecture) -> ParameterLayout:
 def sized(layout: ParameterLayout, sizes: tuple[int, ...], room: tuple[int, ...] = ()) -> ParameterLayout:
     """Return the layout for other sizes; kept, for a large stack asks for those of its models again and again."""
     return replace(layout, sizes=sizes, room=room)
+
+
+def within(layout: ParameterLayout, sizes: tuple[int, ...]) -> ParameterLayout:
+    """Return how a model of these sizes is laid out in a stack, whose largest sizes `layout` has."""
+    return sized(layout, sizes, layout.sizes)
 
 
 class Parameters:
@@ -178,8 +188,8 @@ class Parameters:
 
     def of(self, models: slice, sizes: tuple[int, ...]) -> Parameters:
         """Return those of some models of a stack, which have these sizes, as views."""
-        layout, theta = sized(self.layout, sizes, self.layout.sizes), self.theta[models]
-        return Parameters(self.backend, layout, len(theta), theta=theta)
+        theta = self.theta[models]
+        return Parameters(self.backend, within(self.layout, sizes), len(theta), theta=theta)
 
     def views(self, theta: Array) -> list[Array]:
         """Return every tensor of a buffer that is laid out as theta."""

@@ -10,7 +10,7 @@ from gpumlp.backends.protocol import Array, Backend, BatchSource, StepNumbers, T
 from gpumlp.network.backpropagation import backpropagation
 from gpumlp.network.feedforward import feedforward_to_output
 from gpumlp.network.network import Network
-from gpumlp.network.parameters import Parameters
+from gpumlp.network.parameters import Parameters, within
 from gpumlp.network.workspace import Workspace, build_dropout
 from gpumlp.randomness.seeds import model_keys
 from gpumlp.training.hyper_table import HyperTable
@@ -71,8 +71,9 @@ class TrainingStep:
                 backend.add(addend.theta, grad.theta)
             if clip_norm is not None:
                 begin, end = hyper.bounds[0], hyper.bounds[-1]
-                tensors = [at - begin for at in p.layout.offsets if begin <= at <= end]
-                backend.gradient_norm(grad.theta[:, begin:end], clip_norm, numbers, tensors)
+                layouts = [within(p.layout, member.architecture.sizes) for member in net.members]
+                own = [layout.own(begin, end) for layout in layouts]
+                backend.gradient_norm(grad.theta[:, begin:end], clip_norm, numbers, own)
             backend.update(numbers, p.theta, grad.theta, state, hyper.bounds, clock, source.batch)
 
         self.captured, self._n = backend.capture(step), steps_per_launch

@@ -10,7 +10,7 @@ import pytest
 import gpumlp
 from gpumlp.backends import numpy_elementwise, numpy_shares, threads
 from gpumlp.backends.numpy_backend import NumpyBackend
-from gpumlp.backends.numpy_shares import Follower, Part, Shared, cuts, in_chains
+from gpumlp.backends.numpy_shares import Follower, Share, Shared, cuts, in_chains
 from gpumlp.backends.numpy_update import Update
 from gpumlp.backends.protocol import Batch, BatchSource, StepNumbers, Tally
 from gpumlp.formulas.update_rules import RULES, finished_names
@@ -42,6 +42,9 @@ TRAININGS = {
     "sums": {"reduction": "sum", "optimizer": "sgd", "learning_rate": 1e-3},
     "one order for all": {"shuffle": "shared"},
 }
+# a normalised batch is not divided
+TOGETHER = [(n, t) for n in NETS for t in TRAININGS if (n, t) != ("batch normalisation", "micro-batches")]
+every_training = pytest.mark.parametrize(("net", "training"), TOGETHER)
 
 
 @pytest.fixture(params=[0, 500], ids=["even", "uneven"])
@@ -75,13 +78,10 @@ def trained(net, training, x, y, **fit):
 # ---------------------------------------------------------------- a training dealt out
 
 
-@pytest.mark.parametrize("training", TRAININGS, ids=str)
-@pytest.mark.parametrize("net", NETS, ids=str)
+@every_training
 def test_threads_may_come_in_any_order(net, training, eager, monkeypatch):
     """Each piece that one thread does must not need what another one does at the same time."""
     net, training = NETS[net], TRAININGS[training]
-    if "normalisation" in net and "micro_batch" in training and net["normalisation"] == "batch":
-        pytest.skip("batch normalisation takes no micro-batches")
     x, y = given(net)
     found = []
     for order in (slice(None), slice(None, None, -1)):
@@ -91,12 +91,9 @@ def test_threads_may_come_in_any_order(net, training, eager, monkeypatch):
         assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("training", TRAININGS, ids=str)
-@pytest.mark.parametrize("net", NETS, ids=str)
+@every_training
 def test_a_training_dealt_out_is_the_training_of_one_thread(net, training, monkeypatch):
     net, training = NETS[net], TRAININGS[training]
-    if "normalisation" in net and "micro_batch" in training and net["normalisation"] == "batch":
-        pytest.skip("batch normalisation takes no micro-batches")
     x, y = given(net)
     alone = trained(net, training, x, y)
     deal_out_all(monkeypatch)
@@ -178,7 +175,7 @@ def test_all_rows_are_brought_where_something_else_is_dealt_out(n, eager):
     a0, y, clock = np.full((1, 6, 7), np.nan), np.full((1, 6, 5), np.nan), np.zeros(3, np.int64)
     batch = Batch(a0, y, np.zeros((1, 6)), np.zeros(1))
     tally = Tally(np.zeros((4, 1)), None, False)
-    others = Shared([slice(0, 3), slice(3, n)], lambda cut, thread: Part([lambda: None], (), ()))
+    others = Shared([slice(0, 3), slice(3, n)], lambda cut, thread: Share([lambda: None], (), ()))
 
     def step():
         backend.gather_batch(BatchSource(X, Y, None, None, 6, True), clock, batch, tally, None)
@@ -249,10 +246,10 @@ class Log(Follower):
 
 
 def logging(done, name, reads, writes):
-    def part(cut, thread):
-        return Part([lambda: done.append((name, thread))], [x(cut) for x in reads], [x(cut) for x in writes])
+    def share(cut, thread):
+        return Share([lambda: done.append((name, thread))], [x(cut) for x in reads], [x(cut) for x in writes])
 
-    return part
+    return share
 
 
 def own(x):
