@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby, zip_longest
 from typing import Any
 
@@ -29,7 +30,8 @@ from gpumlp.backends.numba_layout import (
     weight,
 )
 from gpumlp.backends.numba_normalisation import normalisation, normalised_delta_stages
-from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Program, Room, Runs, Stage, bind
+from gpumlp.backends.numba_overlap import PADDING, with_update
+from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Program, Room, Runs, Stage, Together, bind
 from gpumlp.backends.numba_source import Loop, loop, rule_loop
 from gpumlp.backends.numpy_backend import NumpyBackend, product, transposed
 from gpumlp.backends.numpy_shares import Launch
@@ -57,7 +59,6 @@ FEW_UNITS = 12  # of an output layer, for which rows lie side by side
 NORM_PIECE = 16384  # numbers of a gradient whose squares are summed together
 MULTIPLICATION = 0.01  # nanoseconds of one of a product
 MASK_OPERATIONS, HIT_OPERATIONS, UPDATE_OPERATIONS = 30, 20, 15
-PADDING = 32  # values: parameters are padded to a multiple
 
 Item = Any  # a stage, or what only Python can do
 
@@ -309,15 +310,17 @@ class NumbaBackend(NumpyBackend):
 
     def weight_gradient(self, delta: Array, a_in: Array, dW: Array) -> None:
         """Set dW = delta^T a_in (BP4)."""
-        self._product(transposed(delta), a_in, dW, by_rows=dW.shape[1] >= self._enough())
+        by_rows = dW.shape[1] >= self._enough()
+        self._product(transposed(delta), a_in, dW, by_rows, touches=(delta, a_in, dW))
 
     def linear_delta(self, delta_next: Array, W_next: Array, delta: Array) -> None:
         """Set delta = delta_next W_next: BP2 where f is the identity."""
-        self._product(delta_next, W_next, delta, by_rows=delta.shape[2] < self._enough())
+        by_rows = delta.shape[2] < self._enough()
+        self._product(delta_next, W_next, delta, by_rows, touches=(delta_next, W_next, delta))
 
     def embedding_gradient(self, lookup: Lookup, rows: Array, delta: Array, dtables: Array) -> None:
         """Set each line of the tables to the sum of delta over the rows with its code (BP4)."""
-        self._do(embedding_gradient_stage(lookup, rows, delta, dtables))
+        self._do(replace(embedding_gradient_stage(lookup, rows, delta, dtables), touches=(rows, delta, dtables)))
 
     def hidden_delta(
         self,
@@ -349,7 +352,8 @@ class NumbaBackend(NumpyBackend):
             place = (batch, n, models.start, models.stop, units.start, units.stop)
             return [bind(run, zs, values, *mask, *place, partial_sums, *outputs)]  # BP2, BP3
 
-        self._product(delta_next, W_next, delta, False, carry_back, delta.size * weight(recording))
+        touches = [delta_next, W_next, z, a, delta, db, *([] if dropout is None else [dropout.mask])]
+        self._product(delta_next, W_next, delta, False, carry_back, delta.size * weight(recording), touches)
 
     def normalised_delta(
         self,
@@ -362,8 +366,9 @@ class NumbaBackend(NumpyBackend):
         db: Array,
     ) -> None:
         """Set dgamma, delta = dC/dz and db."""
+        of_norm = [x for x in (norm.mean, norm.variance, norm.row_weight, norm.count) if x is not None]
         for stage in normalised_delta_stages(norm, z, gamma, dbeta, delta, dgamma, db, n_threads()):
-            self._do(stage)
+            self._do(replace(stage, touches=[*of_norm, z, gamma, dbeta, delta, dgamma, db]))
 
     # ---------------------------------------------------------------- update
 
@@ -406,10 +411,19 @@ class NumbaBackend(NumpyBackend):
         arrays = [x.reshape(-1) for x in (grad, theta, *state)]
         block = PADDING if n_params % PADDING == 0 else 1  # a thread's part begins at a line of the cache
 
-        def blocks(first: int, last: int, room: Room) -> Call:
-            return bind(run, block * first, block * last, *sizes, *tables, *arrays)
+        def move(params: slice) -> Atoms:
+            """Return what moves these parameters of each model: all of them where there are several models."""
+            begin, n = params.start // block, (params.stop - params.start) // block
 
-        self._do(Atoms(n_models, n_params // block, theta.size * UPDATE_OPERATIONS * OPERATION, blocks))
+            def blocks(first: int, last: int, room: Room) -> Call:
+                return bind(run, block * (begin + first), block * (begin + last), *sizes, *tables, *arrays)
+
+            return Atoms(n_models, n, n_models * n * block * UPDATE_OPERATIONS * OPERATION, blocks)
+
+        if self._items is not None and n_models == 1 and block > 1:
+            self._items[:] = with_update(self._items, theta, grad, move)
+        else:
+            self._do(move(slice(0, n_params)))
         self._move_on(clock, 1, batch)
 
     def _move_on(self, clock: Array, steps: int, rows: int) -> None:
@@ -429,6 +443,7 @@ class NumbaBackend(NumpyBackend):
         by_rows: bool,
         after: After | None = None,
         operations: int = 0,
+        touches: Sequence[Array] | None = None,
     ) -> None:
         """Launch out = x y for each model, and what is to be done with each part of it behind that.
 
@@ -436,6 +451,7 @@ class NumbaBackend(NumpyBackend):
         by_rows      whether rows of `out` are dealt out to the threads, or columns
         after        after(models, rows, columns, room) -> calls
         operations   of all of `after`
+        touches      the arrays that all this reads or writes, if that is of use
         """
         n_models, n_rows, n_columns = out.shape
         size, inner = (n_rows if by_rows else n_columns), x.shape[2]
@@ -454,7 +470,7 @@ class NumbaBackend(NumpyBackend):
 
         if compiled or after is not None:
             time = n_models * work * MULTIPLICATION * compiled + operations * OPERATION
-            self._do(Pieces(n_models, n, time, build))
+            self._do(Pieces(n_models, n, time, build, touches))
 
     def _enough(self) -> int:
         """Return how many units of a layer can be dealt out to the threads."""
@@ -537,7 +553,7 @@ class NumbaBackend(NumpyBackend):
 
 def is_stage(item: Item) -> bool:
     """Tell whether an item is a stage; else only Python can do it."""
-    return isinstance(item, Atoms | Pieces | Runs)
+    return isinstance(item, Atoms | Pieces | Runs | Together)
 
 
 # ---------------------------------------------------------------- formulas

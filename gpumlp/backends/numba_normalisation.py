@@ -6,12 +6,13 @@ in either case, so that a model's bits depend on its own sizes alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpumlp.backends.numba_layout import PIECE_UNITS, After, chunks_of_rows, flat, model_flat, row_ranges, weight
-from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Room, Stage, bind
+from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Room, bind
 from gpumlp.backends.numba_source import Formulas, loop
 from gpumlp.backends.protocol import Array, Normalisation
 from gpumlp.formulas.normalisation import (
@@ -91,7 +92,7 @@ def normalised_delta_stages(
     dgamma: Array,
     db: Array,
     n_threads: int,
-) -> list[Stage]:
+) -> Sequence[Atoms | Pieces]:
     """Return the stages that set dgamma, delta = dC/dz and db."""
     if norm.kind == LAYER:
         return _delta_of_rows(norm, z, gamma, delta, dgamma, db)
@@ -112,7 +113,7 @@ def normalised_delta_stages(
     return [Pieces(n_models, pieces, _time(z, formulas), build)]
 
 
-def _delta_of_rows(norm: Normalisation, z: Array, gamma: Array, delta: Array, dgamma: Array, db: Array) -> list[Stage]:
+def _delta_of_rows(norm: Normalisation, z: Array, gamma: Array, delta: Array, dgamma: Array, db: Array) -> list[Atoms]:
     """Return the stages for rows that are normalised each: chunks of them, then the sums of the chunks."""
     formulas = (("gamma_gradient", gamma_gradient_recording()), ("delta_of_row", delta_of_rows_recording()))
     run, add = loop("normalised_delta_of_rows", z.dtype, formulas), loop("add_chunks", z.dtype)

@@ -18,6 +18,7 @@ from gpumlp.backends import numba_crew
 from gpumlp.backends.numba_crew import Native, idlers, machine
 from gpumlp.backends.numba_machine import FINISHED, LINE
 from gpumlp.backends.numba_source import Loop
+from gpumlp.backends.protocol import Array
 
 # nanoseconds of work for which a thread more pays: in a program, where it has to be woken, and in one of its stages
 WORTH_A_THREAD, WORTH_A_PART = 4_000, 1_000
@@ -112,14 +113,16 @@ class Stage(Protocol):
 class Atoms:
     """Work in small parts that are numbered through all models: rows, chunks of rows, blocks of parameters.
 
-    n       parts of one model
-    build   build(first, last, room) -> the call that does these
+    n         parts of one model
+    build     build(first, last, room) -> the call that does these
+    touches   the arrays that it reads or writes; None if that is not said
     """
 
     n_models: int
     n: int
     nanoseconds: float
     build: Callable[[int, int, Room], Call]
+    touches: Sequence[Array] | None = None
 
     def of_models(self, first: int, last: int, room: Room) -> list[Call]:
         """Return the work of some models."""
@@ -140,14 +143,16 @@ class Atoms:
 class Pieces:
     """Work that is cut the same way in every model: a product with what is done to its result.
 
-    n       pieces, by the sizes of one model alone
-    build   build(first model, last model, piece, room) -> the calls that do it
+    n         pieces, by the sizes of one model alone
+    build     build(first model, last model, piece, room) -> the calls that do it
+    touches   the arrays that it reads or writes; None if that is not said
     """
 
     n_models: int
     n: int
     nanoseconds: float
     build: Callable[[int, int, int, Room], list[Call]]
+    touches: Sequence[Array] | None = None
 
     def of_models(self, first: int, last: int, room: Room) -> list[Call]:
         """Return the work of some models."""
@@ -200,6 +205,32 @@ class Runs:
             begin = end - stage.n_models
             if max(first, begin) < min(last, end):
                 yield stage, max(first, begin) - begin, min(last, end) - begin
+
+
+class Together:
+    """Stages of which none needs what another one does: no thread waits for the others in between.
+
+    Half of the threads go through them from the last to the first, so that one computes while another one waits for
+    memory.
+    """
+
+    def __init__(self, stages: Sequence[Atoms | Pieces]) -> None:
+        self._stages = stages
+        self.n_models = stages[0].n_models
+        self.nanoseconds = float(sum(stage.nanoseconds for stage in stages))
+
+    def of_models(self, first: int, last: int, room: Room) -> list[Call]:
+        """Return the work of some models."""
+        return [call for stage in self._stages for call in stage.of_models(first, last, room)]
+
+    def of_thread(self, thread: int, n_threads: int, room: Room) -> list[Call]:
+        """Return one thread's share of all the work."""
+        stages = self._stages[:: -1 if thread % 2 else 1]
+        return [call for stage in stages for call in stage.of_thread(thread, n_threads, room)]
+
+    def of_each(self) -> Any:
+        """Return how long each model takes, (n_models,) nanoseconds."""
+        return np.sum([stage.of_each() for stage in self._stages], axis=0)
 
 
 class Program:
