@@ -23,6 +23,7 @@ METHOD = (
     'share of the time that the matrix products need by themselves, measured beside each sample; "of the limit" is the '
     "share that the matrix products and the bytes that must be moved need at least."
 )
+REASON = 250  # characters of a reason that a table shows; bench.json has all of it
 MANY = 0.1  # of the samples: so many may be disturbed before the reader is warned
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
@@ -73,9 +74,10 @@ def environment(run: Run) -> Table:
 
 
 def left_out(run: Run) -> Table:
-    """Return who took no part, and why; no rows if all did."""
-    reasons = run.options.get("left_out")
-    rows = tuple(flat(reasons).items()) if isinstance(reasons, Mapping) else ()
+    """Return who took no part, and how the reason begins, which may be pages of a compiler's; no rows if all did."""
+    given = run.options.get("left_out")
+    reasons = flat(given) if isinstance(given, Mapping) else {}
+    rows = tuple((who, why if len(why) <= REASON else f"{why[:REASON]} ...") for who, why in reasons.items())
     return Table("Left out", "", ("who", "why"), rows, labels=2)
 
 

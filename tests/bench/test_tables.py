@@ -136,6 +136,14 @@ def test_who_is_left_out_is_said_with_the_reason():
     assert "## Left out" not in as_markdown(Run({}, {"left_out": {}}, [a_case()]))
 
 
+def test_of_a_compilers_pages_the_beginning_is_said():
+    text = as_markdown(Run({}, {"left_out": {"JAX": "it fails " * 1000}}, [a_case()]))
+    ((_, why),) = [row for row in rows_of(text, "## Left out") if row[0] == "JAX"]
+    assert why.startswith("it fails it fails")
+    assert why.endswith("...")
+    assert len(why) < 300
+
+
 def test_columns_are_aligned_in_plain_text_too():
     text = as_markdown(made_up_run())
     lines = text.splitlines()
