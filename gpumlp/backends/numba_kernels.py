@@ -721,10 +721,9 @@ def activate_rows(z: Reals, a: Reals, b: Reals, sums: Reals) -> None:
     n, n_rows = b.size, z.size // b.size
     for r in range(n_rows):
         row = z[r * n : r * n + n]
-        largest = real(-inf)
         for j in range(n):
             row[j] += b[j]
-            largest = row[j] if row[j] > largest else largest
+        largest = largest_of(row, a[r * n : r * n + n])
         for j in range(n):
             row[j] -= largest
     for i in range(z.size):
@@ -743,6 +742,21 @@ def activate_rows(z: Reals, a: Reals, b: Reals, sums: Reals) -> None:
         row = z[r * n : r * n + n]
         for j in range(n):
             row[j] -= sums[r]
+
+
+def largest_of(row: Reals, room: Reals) -> Real:
+    """Return the largest value of a row, any of them if some are NaN; room for as many is overwritten."""
+    most = room[: min(row.size, AT_A_GLANCE)]  # of every so manieth value, many at once
+    for j in range(most.size):
+        most[j] = row[j]
+    for begin in range(AT_A_GLANCE, row.size, AT_A_GLANCE):
+        part = row[begin : min(begin + AT_A_GLANCE, row.size)]
+        for j in range(part.size):
+            most[j] = part[j] if part[j] > most[j] else most[j]
+    largest = most[0]
+    for j in range(1, most.size):
+        largest = most[j] if most[j] > largest else largest
+    return largest
 
 
 def output_layer(

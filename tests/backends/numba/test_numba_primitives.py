@@ -178,6 +178,14 @@ def test_an_output_layer(pair, train, dtype):
             compare(output(*pair, *sizes, train=train), dtype, exact=("clock", "theta"))
 
 
+@pytest.mark.parametrize("n", [4, 13, 64, 65, 150])
+def test_the_largest_output_is_found_wherever_it_stands(n, dtype):
+    z = draw(8, 1, n + 3, n)
+    z[0, np.arange(n), np.arange(n)] = 1000  # without which exp overflows
+    z[0, n, n // 2], z[0, n + 1, n - 1], z[0, n + 2] = np.nan, np.inf, -np.inf
+    compare(output("categorical_cross_entropy", "softmax", 1, n + 3, n, z_values=z), dtype)
+
+
 @pytest.mark.parametrize("n", [4, 15, 129, 150], ids=["few units", "some", "two glances", "many units"])
 def test_hits_are_counted_as_numpy_counts_them(n):
     z = np.round(draw(8, 2, 90, n))  # many equal outputs
