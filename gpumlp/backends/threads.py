@@ -104,9 +104,23 @@ def _blas() -> Any:
     return controller if controller.lib_controllers else None
 
 
+def blas_libraries() -> list[dict[str, Any]]:
+    """Return what is known of the BLAS libraries that are loaded and can be controlled, NumPy's first.
+
+    SciPy brings another one; the system lists them in any order.
+    """
+    found = [] if _blas() is None else _blas().info()
+    return sorted(found, key=lambda library: not is_of_numpy(str(library["filepath"])))
+
+
+def is_of_numpy(path: str) -> bool:
+    """Tell whether a library came with NumPy: it lies in numpy.libs, or within the package."""
+    return os.path.realpath(path).startswith(os.path.realpath(os.path.dirname(np.__file__)))
+
+
 def blas_files() -> list[str]:
-    """Return the files of the BLAS libraries that are loaded and can be controlled, NumPy's first."""
-    return [] if _blas() is None else [str(library["filepath"]) for library in _blas().info()]
+    """Return the files of these libraries."""
+    return [str(library["filepath"]) for library in blas_libraries()]
 
 
 def look_for_blas_again() -> None:
@@ -116,7 +130,7 @@ def look_for_blas_again() -> None:
 
 def blas_kernels() -> str:
     """Return the processor whose kernels the BLAS has chosen, "" if it does not tell."""
-    found = [] if _blas() is None else _blas().info()
+    found = blas_libraries()
     return str(found[0].get("architecture", "")) if found else ""
 
 

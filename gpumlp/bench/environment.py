@@ -78,10 +78,7 @@ def processor() -> str:
 
 def blas() -> dict[str, str]:
     """Return which BLAS NumPy uses, and for which processor it computes."""
-    import numpy.linalg  # noqa: F401  # loads it
-    from threadpoolctl import threadpool_info
-
-    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    found = threads.blas_libraries()
     if not found:
         return {"blas": "unknown", "blas_kernels": "unknown"}
     first = found[0]

@@ -1,5 +1,10 @@
 """Products by compiled calls beside NumPy's, of every layout that the backend gives them."""
 
+import ctypes
+from itertools import permutations
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -131,8 +136,25 @@ def test_an_array_with_gaps_between_its_numbers_is_refused():
 
 
 def test_the_address_is_that_of_numpys_own_blas():
-    for path in threads.blas_files():
-        if "numpy" in path:
-            assert numba_blas.gemm_address("float64") != numba_blas.gemm_address("float32") != 0
-            return
-    pytest.skip("NumPy has no BLAS of its own here")
+    import scipy.linalg  # noqa: F401  # brings another one
+
+    threads.look_for_blas_again()
+    gemm_address.cache_clear()
+    ours = [path for path in threads.blas_files() if threads.is_of_numpy(path)]
+    if not ours:
+        pytest.skip("NumPy has no BLAS of its own here")
+    assert threads.blas_files()[:1] == ours
+    library = ctypes.CDLL(ours[0])
+    for dtype, letter in (("float32", "s"), ("float64", "d")):
+        names = [symbol.format(letter) for symbol in numba_blas.SYMBOLS]
+        function = next(getattr(library, name) for name in names if hasattr(library, name))
+        assert gemm_address(dtype) == ctypes.cast(function, ctypes.c_void_p).value
+
+
+def test_numpys_blas_comes_first_however_the_system_lists_them(monkeypatch):
+    numpys = str(Path(np.__file__).parent.with_name("numpy.libs") / "libblas.so")
+    others = ["/lib/scipy.libs/libblas.so", "/home/numpy/libblas.so"]
+    for order in permutations([numpys, *others]):
+        listed = SimpleNamespace(info=lambda order=order: [{"filepath": path} for path in order])
+        monkeypatch.setattr(threads, "_blas", lambda listed=listed: listed)
+        assert threads.blas_files()[0] == numpys
