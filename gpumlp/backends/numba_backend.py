@@ -30,12 +30,13 @@ from gpumlp.backends.numba_layout import (
     weight,
 )
 from gpumlp.backends.numba_normalisation import normalisation, normalised_delta_stages
-from gpumlp.backends.numba_overlap import PADDING, with_update
+from gpumlp.backends.numba_overlap import with_update
 from gpumlp.backends.numba_program import OPERATION, Atoms, Call, Pieces, Program, Room, Runs, Stage, Together, bind
 from gpumlp.backends.numba_source import Loop, loop, rule_loop
 from gpumlp.backends.numpy_backend import NumpyBackend, product, transposed
 from gpumlp.backends.numpy_shares import Launch
 from gpumlp.backends.protocol import (
+    PADDING,
     Array,
     Batch,
     BatchSource,

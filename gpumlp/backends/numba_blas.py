@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import threads
-from gpumlp.backends.numba_program import Call, address_of, bind
+from gpumlp.backends.numba_program import Call, bind
 from gpumlp.backends.numba_source import dot_block, dot_loop, loop
 from gpumlp.backends.numpy_backend import transposed
+from gpumlp.backends.numpy_shares import address_of
 
 log = logging.getLogger("gpumlp")
 LETTERS = {"float32": "s", "float64": "d"}

@@ -746,7 +746,7 @@ def activate_rows(z: Reals, a: Reals, b: Reals, sums: Reals) -> None:
 
 def largest_of(row: Reals, room: Reals) -> Real:
     """Return the largest value of a row, any of them if some are NaN; room for as many is overwritten."""
-    most = room[: min(row.size, AT_A_GLANCE)]  # of every so manieth value, many at once
+    most = room[: min(row.size, AT_A_GLANCE)]  # place k: the largest of the values k, k + 64, k + 128 and so on
     for j in range(most.size):
         most[j] = row[j]
     for begin in range(AT_A_GLANCE, row.size, AT_A_GLANCE):

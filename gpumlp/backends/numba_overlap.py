@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpumlp.backends.numba_program import Atoms, Pieces, Together, address_of
-from gpumlp.backends.numpy_shares import share_memory
-from gpumlp.backends.protocol import Array
+from gpumlp.backends.numba_program import Atoms, Pieces, Together
+from gpumlp.backends.numpy_shares import address_of, share_memory
+from gpumlp.backends.protocol import Array, padded
 
-PADDING = 32  # values: each tensor of the parameters begins at a multiple
 WORTH_MOVING = 1 << 16  # parameters of a layer: fewer stay in a thread's cache, with their gradient and state
 
 
@@ -52,7 +51,7 @@ def large_gradients(item: Any, grad: Array) -> set[tuple[int, int]]:
     found = set()
     for x in touched_by(item) or ():
         begin = (address_of(x) - address_of(grad)) // grad.itemsize
-        end = begin + -(-x.size // PADDING) * PADDING
+        end = begin + padded(x.size)
         if x.size >= WORTH_MOVING and begin >= 0 and end <= grad.shape[1]:
             found.add((begin, end))
     return found

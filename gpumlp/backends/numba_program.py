@@ -18,6 +18,7 @@ from gpumlp.backends import numba_crew
 from gpumlp.backends.numba_crew import Native, idlers, machine
 from gpumlp.backends.numba_machine import FINISHED, LINE
 from gpumlp.backends.numba_source import Loop
+from gpumlp.backends.numpy_shares import address_of
 from gpumlp.backends.protocol import Array
 
 # nanoseconds of work for which a thread more pays: in a program, where it has to be woken, and in one of its stages
@@ -60,11 +61,6 @@ def bind(loop: Loop, *arguments: Any) -> Call:
     for place, dtype, value in numbers:
         table[place : place + 1].view(dtype)[0] = value
     return Call(loop.address, table, (loop, *arguments))
-
-
-def address_of(x: Any) -> int:
-    """Return where an array's first number lies."""
-    return int(x.__array_interface__["data"][0])
 
 
 def run_now(call: Call) -> None:

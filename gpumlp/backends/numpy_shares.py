@@ -164,6 +164,11 @@ def share_memory(x: Array, y: Array) -> bool:
         return True
 
 
+def address_of(x: Array) -> int:
+    """Return where an array's first number lies."""
+    return int(x.__array_interface__["data"][0])
+
+
 def in_turn(launches: Sequence[Launch]) -> Launch:
     """Return the function that does one after another."""
     if len(launches) == 1:

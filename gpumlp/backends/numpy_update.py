@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from gpumlp.backends.numpy_elementwise import Elementwise
 from gpumlp.backends.numpy_programs import rule_program
-from gpumlp.backends.numpy_shares import Follower, Launch, Share, Shared
+from gpumlp.backends.numpy_shares import Follower, Launch, Share, Shared, address_of
 from gpumlp.backends.protocol import POSITION, STEP, Array, StepNumbers
 
 
@@ -105,8 +104,3 @@ class Update(Follower):
                 first, last = max(params.start, bounds.start), min(params.stop, bounds.stop)
                 if first < last:
                     yield group, slice(first, last)
-
-
-def address_of(x: Any) -> int:
-    """Return where an array's first number lies."""
-    return int(x.__array_interface__["data"][0])

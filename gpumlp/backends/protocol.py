@@ -29,6 +29,13 @@ COST, WEIGHT, HITS, FIRST_BAD = 0, 1, 2, 3
 # rows of a lookup
 COLUMN, CATEGORIES, FIRST, APART = 0, 1, 2, 3
 
+PADDING = 32  # values: in a row of parameters each tensor begins at a multiple, of 128 bytes in float32
+
+
+def padded(n: int) -> int:
+    """Return the room of a tensor of n values in a row of parameters."""
+    return -(-n // PADDING) * PADDING
+
 
 @dataclass
 class BatchSource:

@@ -9,12 +9,10 @@ from math import prod
 
 import numpy as np
 
-from gpumlp.backends.protocol import APART, CATEGORIES, COLUMN, FIRST, Array, Backend, Lookup
+from gpumlp.backends.protocol import APART, CATEGORIES, COLUMN, FIRST, Array, Backend, Lookup, padded
 from gpumlp.formulas.normalisation import BATCH
 from gpumlp.network.architecture import Architecture
 from gpumlp.network.embedding import Embedding, widths
-
-PADDING = 32  # values: each tensor begins at a multiple of 128 bytes in float32
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class ParameterLayout:
             return sized(self, self.room).offsets
         offsets = [0]
         for shape in self.shapes:
-            offsets.append(offsets[-1] + -(-prod(shape) // PADDING) * PADDING)
+            offsets.append(offsets[-1] + padded(prod(shape)))
         return offsets
 
     def own(self, begin: int, end: int) -> list[slice]:

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.backends.protocol import PADDING
 from gpumlp.errors import ConfigurationError, DataError, FormulaError, ShapeError, UnknownName
 from gpumlp.network.evaluation import ROWS_AT_A_TIME
 from gpumlp.network.initialisers import INITIALISERS
-from gpumlp.network.parameters import PADDING, ParameterLayout
+from gpumlp.network.parameters import ParameterLayout
 
 
 @pytest.fixture

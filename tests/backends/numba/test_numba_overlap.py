@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.lib.array_utils import byte_bounds
 
 import gpumlp
 from gpumlp.backends import numba_backend, numba_overlap, threads
@@ -127,12 +128,6 @@ def test_a_stage_says_all_that_it_touches_of_weights_and_gradients(net, plans):
                 if any(np.shares_memory(x, y) for y in (plan.theta, plan.grad)):
                     begin, end = byte_bounds(x)
                     assert any(low <= begin and end <= high for low, high in said)
-
-
-def byte_bounds(x):
-    """Return the addresses of the first byte of x and of the one behind its last."""
-    first = x.__array_interface__["data"][0]
-    return first, first + sum((n - 1) * stride for n, stride in zip(x.shape, x.strides, strict=True)) + x.itemsize
 
 
 def test_weights_that_are_read_late_are_moved_later(monkeypatch):
